@@ -1,0 +1,98 @@
+//! Plain request and response values: what the core knows of HTTP.
+//!
+//! Header names are lower case; order and repetition are kept.
+
+use std::rc::Rc;
+
+/// Header fields in the order they came. Lookups are by lower-case name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The first value of a field; `name` is lower case.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.get_all(name).next()
+    }
+
+    pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Adds a field beside those that are there.
+    pub fn append(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push((name.to_ascii_lowercase(), value.into()));
+    }
+
+    /// Replaces every field of that name by this one.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.remove(name);
+        self.append(name, value);
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(field, _)| field != name);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
+        let mut headers = Self::new();
+        for (name, value) in fields {
+            headers.append(name.as_ref(), value);
+        }
+        headers
+    }
+}
+
+/// What a visitor asks for. The body stays with the platform.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// As sent, upper case for the known ones.
+    pub method: String,
+    /// The path as sent, starting with `/`, undecoded.
+    pub path: String,
+    /// What follows the first `?`, undecoded.
+    pub query: Option<String>,
+    pub headers: Headers,
+}
+
+/// A body that is empty, in memory, or still at the platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body<B> {
+    Empty,
+    Bytes(Rc<[u8]>),
+    /// Passed on untouched: a stream, or an upgraded connection.
+    Upstream(B),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response<B> {
+    pub status: u16,
+    pub headers: Headers,
+    pub body: Body<B>,
+}

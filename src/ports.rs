@@ -1,0 +1,115 @@
+//! What the core needs of the world, as small traits without `Send`.
+//!
+//! A Worker isolate has one thread; every future here stays on it.
+
+use std::future::Future;
+
+use crate::http::{Headers, Response};
+use crate::redis::{Batch, RedisError, Reply};
+
+/// Which database a batch is for. Both are the same one unless
+/// `CACHE_REDIS_REST_URL` is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Store {
+    /// Limits, generations of nothing else: must not evict.
+    Limits,
+    /// Cache entries, their meta records, generations and fill locks: may evict.
+    Cache,
+}
+
+pub trait Clock {
+    /// Milliseconds since the Unix epoch by this isolate's clock.
+    fn now_ms(&self) -> u64;
+
+    fn sleep(&self, duration_ms: u64) -> impl Future<Output = ()>;
+}
+
+pub trait Random {
+    /// 128 bits that nobody can guess.
+    fn random(&self) -> u128;
+}
+
+pub trait Redis {
+    /// The one method that costs a trip. On `Ok` there is exactly one reply per
+    /// command, in order; a reply may itself be an error. Answers within
+    /// `timeout_ms`, in any case.
+    fn pipeline(
+        &self,
+        store: Store,
+        batch: &Batch,
+        timeout_ms: u64,
+    ) -> impl Future<Output = Result<Vec<Reply>, RedisError>>;
+}
+
+/// Why the origin gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OriginError {
+    /// No headers within the deadline: 504.
+    Timeout,
+    /// Refused, reset, unresolvable, or the body broke off: 502.
+    Unreachable,
+}
+
+/// A request that the edge makes on its own, with none of a visitor's headers.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// Path and query, starting with `/`.
+    pub target: String,
+    pub headers: Headers,
+}
+
+/// A body read up to a bound.
+pub enum Bounded<B> {
+    Whole(Vec<u8>),
+    /// Longer than the bound: the untouched body, to be passed on.
+    Longer(B),
+}
+
+pub trait Origin {
+    /// A visitor's request whose body nobody has read yet.
+    type Incoming;
+    /// An answer's body that nobody has read yet.
+    type Body;
+
+    /// Sends the visitor's own request on: method, body and upgrade untouched,
+    /// `target` and `headers` as given. `timeout_ms` runs until the headers.
+    fn forward(
+        &self,
+        incoming: &Self::Incoming,
+        target: &str,
+        headers: &Headers,
+        timeout_ms: u64,
+    ) -> impl Future<Output = Result<Response<Self::Body>, OriginError>>;
+
+    /// A GET of the edge's own.
+    fn fetch(
+        &self,
+        fetch: &Fetch,
+        timeout_ms: u64,
+    ) -> impl Future<Output = Result<Response<Self::Body>, OriginError>>;
+
+    /// Reads an answer's body if it has at most `max_bytes`.
+    fn read(
+        &self,
+        body: Self::Body,
+        max_bytes: usize,
+        timeout_ms: u64,
+    ) -> impl Future<Output = Result<Bounded<Self::Body>, OriginError>>;
+
+    /// Reads a copy of the visitor's body if it has at most `max_bytes`; must be
+    /// called before `forward`, which still sends the whole body.
+    fn read_incoming(
+        &self,
+        incoming: &Self::Incoming,
+        max_bytes: usize,
+    ) -> impl Future<Output = Option<Vec<u8>>>;
+}
+
+/// A line for the operator. Never holds a secret, an id or an address.
+pub trait Log {
+    fn log(&self, line: &str);
+}
+
+pub trait Ports: Clock + Random + Redis + Origin + Log {}
+
+impl<T: Clock + Random + Redis + Origin + Log> Ports for T {}

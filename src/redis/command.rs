@@ -1,0 +1,136 @@
+//! Redis commands as values: what goes into one trip.
+//!
+//! Nothing here sends anything. A `Batch` always has one reply per command, in
+//! the same order.
+
+use serde::ser::{Serialize, SerializeSeq, Serializer};
+
+/// One word of a command: text, or a number that needs no quoting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    Text(String),
+    Int(i64),
+}
+
+impl From<&str> for Word {
+    fn from(text: &str) -> Self {
+        Word::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Word {
+    fn from(text: String) -> Self {
+        Word::Text(text)
+    }
+}
+
+impl From<i64> for Word {
+    fn from(number: i64) -> Self {
+        Word::Int(number)
+    }
+}
+
+impl From<u64> for Word {
+    fn from(number: u64) -> Self {
+        Word::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<u32> for Word {
+    fn from(number: u32) -> Self {
+        Word::Int(i64::from(number))
+    }
+}
+
+/// One Redis command with its arguments, the name first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    words: Vec<Word>,
+}
+
+impl Command {
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            words: vec![Word::from(name)],
+        }
+    }
+
+    #[must_use]
+    pub fn arg(mut self, word: impl Into<Word>) -> Self {
+        self.words.push(word.into());
+        self
+    }
+
+    #[must_use]
+    pub fn args<W: Into<Word>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        self.words.extend(words.into_iter().map(Into::into));
+        self
+    }
+
+    pub fn words(&self) -> &[Word] {
+        &self.words
+    }
+
+    /// `PEXPIRE key ms`.
+    pub fn pexpire(key: &str, ttl_ms: u64) -> Self {
+        Self::new("PEXPIRE").arg(key).arg(ttl_ms)
+    }
+
+    /// `SET key value PX ms`.
+    pub fn set_px(key: &str, value: impl Into<Word>, ttl_ms: u64) -> Self {
+        Self::new("SET").arg(key).arg(value).arg("PX").arg(ttl_ms)
+    }
+
+    /// `SET key value NX GET PX ms`: nil when it was set, else what was there
+    /// (Redis 7.0 allows NX with GET).
+    pub fn set_nx_get_px(key: &str, value: impl Into<Word>, ttl_ms: u64) -> Self {
+        Self::new("SET")
+            .arg(key)
+            .arg(value)
+            .arg("NX")
+            .arg("GET")
+            .arg("PX")
+            .arg(ttl_ms)
+    }
+}
+
+impl Serialize for Command {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(Some(self.words.len()))?;
+        for word in &self.words {
+            match word {
+                Word::Text(text) => seq.serialize_element(text)?,
+                Word::Int(number) => seq.serialize_element(number)?,
+            }
+        }
+        seq.end()
+    }
+}
+
+/// Commands that share one HTTP request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    pub commands: Vec<Command>,
+    /// Sent to `/multi-exec`: no command of others runs in between.
+    pub atomic: bool,
+}
+
+impl Batch {
+    pub fn pipeline(commands: Vec<Command>) -> Self {
+        Self {
+            commands,
+            atomic: false,
+        }
+    }
+
+    pub fn multi(commands: Vec<Command>) -> Self {
+        Self {
+            commands,
+            atomic: true,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+}
