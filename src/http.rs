@@ -96,3 +96,15 @@ pub struct Response<B> {
     pub headers: Headers,
     pub body: Body<B>,
 }
+
+impl<B> Response<B> {
+    /// The same answer with a body that has been read, and so decoded: fields
+    /// that described the bytes on the wire go.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: Rc<[u8]>) -> Self {
+        self.headers.remove("content-encoding");
+        self.headers.remove("content-length");
+        self.body = Body::Bytes(bytes);
+        self
+    }
+}

@@ -11,7 +11,7 @@ use crate::redis::{Batch, RedisError, Reply};
 /// `CACHE_REDIS_REST_URL` is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Store {
-    /// Limits, generations of nothing else: must not evict.
+    /// Limits: must not evict.
     Limits,
     /// Cache entries, their meta records, generations and fill locks: may evict.
     Cache,
@@ -71,13 +71,14 @@ pub trait Origin {
     /// An answer's body that nobody has read yet.
     type Body;
 
-    /// Sends the visitor's own request on: method, body and upgrade untouched,
-    /// `target` and `headers` as given. `timeout_ms` runs until the headers.
+    /// Sends the visitor's own request on to `target` (path and query): method,
+    /// headers, body and upgrade untouched but for the fields in `replace`.
+    /// `timeout_ms` runs until the answer's headers.
     fn forward(
         &self,
         incoming: &Self::Incoming,
         target: &str,
-        headers: &Headers,
+        replace: &Headers,
         timeout_ms: u64,
     ) -> impl Future<Output = Result<Response<Self::Body>, OriginError>>;
 

@@ -3,10 +3,16 @@
 //! It takes the place of upstash-redis-rs, which does not compile for wasm32. It
 //! has no typed helper per command, no retries of its own and no scripts.
 
+pub mod breaker;
+pub mod codec;
 mod command;
 mod error;
+mod fault;
 mod reply;
+mod rest;
 
 pub use command::{Batch, Command, Word};
 pub use error::{RedisError, RedisErrorKind};
+pub use fault::classify;
 pub use reply::Reply;
+pub use rest::{Answer, Client, Endpoint, Post, Transport, TransportError};

@@ -1,0 +1,116 @@
+//! One cached answer: the body under the policy's key, all else under `meta:{key}`.
+//!
+//! The body is the origin's JSON itself, so that backends may read and write
+//! it. The meta record is tied to it by a hash: a body that another service put
+//! in its place is noticed. Negative answers live in the meta record alone, so
+//! that a backend never reads an error as data.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::http::{Body, Headers, Response};
+
+/// An answer that may be served, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub status: u16,
+    /// Kept headers, with an `etag` always.
+    pub headers: Headers,
+    pub body: Rc<[u8]>,
+    pub stored_ms: u64,
+    pub fresh_until_ms: u64,
+    pub stale_until_ms: u64,
+}
+
+impl Entry {
+    pub fn is_fresh(&self, now_ms: u64) -> bool {
+        now_ms < self.fresh_until_ms
+    }
+
+    pub fn age_s(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.stored_ms) / 1000
+    }
+
+    pub fn to_response<B>(&self) -> Response<B> {
+        Response {
+            status: self.status,
+            headers: self.headers.clone(),
+            body: Body::Bytes(Rc::clone(&self.body)),
+        }
+    }
+}
+
+/// Where an entry's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// We fetched it; its generations must match.
+    Edge,
+    /// Another service put it there; it has no generations.
+    Foreign,
+    /// A 404 or 410, whose body is in the record itself.
+    Negative,
+}
+
+/// The value of `meta:{key}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    pub origin: Origin,
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    /// Milliseconds since the epoch.
+    pub stored: u64,
+    pub fresh_until: u64,
+    pub stale_until: u64,
+    /// Generation of each tag, in the order of the lookup.
+    pub generations: Vec<String>,
+    /// XXH3-128 of the body, hexadecimal.
+    pub hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+impl Meta {
+    pub fn of(entry: &Entry, origin: Origin, generations: Vec<String>) -> Self {
+        Self {
+            origin,
+            status: entry.status,
+            headers: entry
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            stored: entry.stored_ms,
+            fresh_until: entry.fresh_until_ms,
+            stale_until: entry.stale_until_ms,
+            generations,
+            hash: hash(&entry.body),
+            body: match origin {
+                Origin::Negative => std::str::from_utf8(&entry.body).ok().map(str::to_owned),
+                Origin::Edge | Origin::Foreign => None,
+            },
+        }
+    }
+
+    pub fn into_entry(self, body: Rc<[u8]>) -> Entry {
+        Entry {
+            status: self.status,
+            headers: self.headers.into_iter().collect(),
+            body,
+            stored_ms: self.stored,
+            fresh_until_ms: self.fresh_until,
+            stale_until_ms: self.stale_until,
+        }
+    }
+}
+
+pub fn hash(body: &[u8]) -> String {
+    format!("{:032x}", xxh3_128(body))
+}
+
+/// A strong entity tag of our own, for answers that bring none (RFC 9110, 8.8.3).
+pub fn etag(body: &[u8]) -> String {
+    format!("\"{}\"", hash(body))
+}

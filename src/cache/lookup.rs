@@ -1,0 +1,206 @@
+//! What to ask Redis for an entry, and what its answer means.
+//!
+//! Any number of entries are read by one MGET: each brings its body, its meta
+//! record and the generation of each tag; shared tags are asked once. A missing
+//! generation matches nothing, so eviction, expiry and flush only ever mean a miss.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::cache::entry::{Entry, Meta, Origin, etag, hash};
+use crate::http::Headers;
+use crate::redis::{Command, Reply};
+
+/// One entry's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    pub key: String,
+    /// Rendered tags; the key itself is one more, implicitly.
+    pub tags: Vec<String>,
+}
+
+impl Lookup {
+    pub fn meta_key(&self) -> String {
+        meta_key(&self.key)
+    }
+
+    /// The implicit tag of the key first, then the listed ones.
+    pub fn generation_keys(&self) -> Vec<String> {
+        let mut keys = Vec::with_capacity(self.tags.len() + 1);
+        keys.push(key_generation_key(&self.key));
+        keys.extend(self.tags.iter().map(|tag| generation_key(tag)));
+        keys
+    }
+}
+
+pub fn meta_key(key: &str) -> String {
+    format!("meta:{key}")
+}
+
+/// Backends write these too: `SET gen:{tag} <uuid> EX 172800`.
+pub fn generation_key(tag: &str) -> String {
+    format!("gen:{tag}")
+}
+
+/// A purge by key must defeat a fill in flight as well.
+pub fn key_generation_key(key: &str) -> String {
+    format!("gen:key:{key}")
+}
+
+/// Entries that are read together.
+#[derive(Debug, Clone)]
+pub struct Lookups {
+    lookups: Vec<Lookup>,
+    keys: Vec<String>,
+    position: BTreeMap<String, usize>,
+}
+
+impl Lookups {
+    pub fn new(lookups: Vec<Lookup>) -> Self {
+        let mut keys: Vec<String> = Vec::new();
+        let mut position = BTreeMap::new();
+        let mut add = |key: String| {
+            position.entry(key.clone()).or_insert_with(|| {
+                keys.push(key);
+                keys.len() - 1
+            });
+        };
+        for lookup in &lookups {
+            add(lookup.key.clone());
+            add(lookup.meta_key());
+            lookup.generation_keys().into_iter().for_each(&mut add);
+        }
+        Self {
+            lookups,
+            keys,
+            position,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.lookups.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lookups.is_empty()
+    }
+
+    pub fn command(&self) -> Command {
+        Command::new("MGET").args(self.keys.iter().map(String::as_str))
+    }
+
+    /// What the MGET brought, one per lookup in order; `None` when the reply is
+    /// not one value per key.
+    pub fn judge(&self, reply: &Reply, now_ms: u64) -> Option<Vec<Seen>> {
+        let values = reply.as_list()?;
+        if values.len() != self.keys.len() {
+            return None;
+        }
+        let value = |key: &str| self.position.get(key).and_then(|index| values.get(*index));
+        Some(
+            self.lookups
+                .iter()
+                .map(|lookup| {
+                    let generations = lookup
+                        .generation_keys()
+                        .iter()
+                        .map(|key| value(key).and_then(Reply::as_str).map(str::to_owned))
+                        .collect();
+                    judge(
+                        value(&lookup.key).and_then(Reply::as_bytes),
+                        value(&lookup.meta_key()).and_then(Reply::as_bytes),
+                        generations,
+                        now_ms,
+                    )
+                })
+                .collect(),
+        )
+    }
+}
+
+/// What is there for a lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Fresh(Entry),
+    /// Past its freshness, within its stale time.
+    Stale(Entry),
+    /// Another service's value whose remaining time is not known yet.
+    Foreign(Entry),
+    Missing,
+}
+
+/// A lookup's answer with the generations as they were at that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub found: Found,
+    pub generations: Vec<Option<String>>,
+}
+
+fn judge(
+    body: Option<&[u8]>,
+    meta: Option<&[u8]>,
+    generations: Vec<Option<String>>,
+    now_ms: u64,
+) -> Seen {
+    let meta = meta.and_then(|meta| serde_json::from_slice::<Meta>(meta).ok());
+    let found = match (body, meta) {
+        (None, Some(meta)) if meta.origin == Origin::Negative => {
+            let body = meta.body.clone().unwrap_or_default();
+            if current(&meta.generations, &generations) {
+                timed(meta.into_entry(body.into_bytes().into()), now_ms)
+            } else {
+                Found::Missing
+            }
+        }
+        (None, _) => Found::Missing,
+        (Some(body), Some(meta)) if meta.hash == hash(body) => match meta.origin {
+            Origin::Edge if current(&meta.generations, &generations) => {
+                timed(meta.into_entry(Rc::from(body)), now_ms)
+            }
+            Origin::Edge => Found::Missing,
+            Origin::Foreign if now_ms < meta.fresh_until => {
+                timed(meta.into_entry(Rc::from(body)), now_ms)
+            }
+            Origin::Foreign | Origin::Negative => foreign(body, now_ms),
+        },
+        (Some(body), _) => foreign(body, now_ms),
+    };
+    Seen { found, generations }
+}
+
+/// Whether every generation of an entry is there and unchanged.
+fn current(stored: &[String], now: &[Option<String>]) -> bool {
+    stored.len() == now.len()
+        && stored
+            .iter()
+            .zip(now)
+            .all(|(stored, now)| now.as_ref() == Some(stored))
+}
+
+fn timed(entry: Entry, now_ms: u64) -> Found {
+    if entry.is_fresh(now_ms) {
+        Found::Fresh(entry)
+    } else if now_ms < entry.stale_until_ms {
+        Found::Stale(entry)
+    } else {
+        Found::Missing
+    }
+}
+
+/// Only JSON is served from another service: anything else is not a listing.
+fn foreign(body: &[u8], now_ms: u64) -> Found {
+    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+        return Found::Missing;
+    }
+    let mut headers = Headers::new();
+    headers.append("content-type", "application/json");
+    headers.append("etag", etag(body));
+    Found::Foreign(Entry {
+        status: 200,
+        headers,
+        body: Rc::from(body),
+        stored_ms: now_ms,
+        fresh_until_ms: now_ms,
+        stale_until_ms: now_ms,
+    })
+}

@@ -1,0 +1,24 @@
+//! The listing cache: entries in Redis that backends can read and write too.
+//!
+//! `entry` judges what one MGET brought, `store` decides what may be kept,
+//! `flight` lets requests of one isolate share a fill, `purge` changes
+//! generations. Nothing here sends anything or reads a clock.
+
+pub mod entry;
+pub mod flight;
+pub mod lookup;
+pub mod purge;
+pub mod store;
+
+pub use entry::Entry;
+pub use flight::{Flight, Flights, Join};
+pub use lookup::{Found, Lookup, Lookups, Seen};
+pub use store::{Unstorable, storable};
+
+/// How long a generation lives: longer than any entry (CONTRACT, Redis keys).
+pub const GENERATION_TTL_S: u64 = 172_800;
+
+/// A generation: a value never used before.
+pub fn generation(random: u128) -> String {
+    format!("{random:032x}")
+}

@@ -1,0 +1,193 @@
+//! What may be stored, and the commands that store it.
+//!
+//! In `policy` mode the policy sets the time; the origin can still forbid
+//! (RFC 9111, 3 and 5.2.2). An entry and its meta record are written in one
+//! transaction, and the record outlives the body.
+
+use crate::cache::GENERATION_TTL_S;
+use crate::cache::entry::{Entry, Meta, Origin};
+use crate::cache::lookup::Lookup;
+use crate::http::Headers;
+use crate::policy::CacheRule;
+use crate::redis::{Batch, Command};
+
+/// The record must not expire before the body, or the body would pass for
+/// another service's.
+const META_MARGIN_MS: u64 = 60_000;
+
+/// Kept headers count against the size of an answer; this is their own bound.
+const MAX_HEADER_BYTES: usize = 8 * 1024;
+
+/// A negative answer's body is kept in the record itself.
+const MAX_NEGATIVE_BYTES: usize = 16 * 1024;
+
+/// Why an answer is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unstorable {
+    Status,
+    SetCookie,
+    CacheControl,
+    Vary,
+    TooLarge,
+    NotJson,
+}
+
+impl Unstorable {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::SetCookie => "set-cookie",
+            Self::CacheControl => "cache-control",
+            Self::Vary => "vary",
+            Self::TooLarge => "too-large",
+            Self::NotJson => "not-json",
+        }
+    }
+}
+
+/// What an answer's head says: how long it may be kept, in milliseconds of
+/// freshness and of staleness after it.
+pub fn storable(status: u16, headers: &Headers, rule: &CacheRule) -> Result<Times, Unstorable> {
+    let times = match (status, rule.negative_ms) {
+        (200, _) => Times {
+            origin: Origin::Edge,
+            fresh_ms: rule.ttl_ms,
+            stale_ms: rule.stale_ms,
+            max_bytes: rule.max_bytes,
+        },
+        (404 | 410, Some(negative_ms)) => Times {
+            origin: Origin::Negative,
+            fresh_ms: negative_ms,
+            stale_ms: 0,
+            max_bytes: rule.max_bytes.min(MAX_NEGATIVE_BYTES),
+        },
+        _ => return Err(Unstorable::Status),
+    };
+    if headers.contains("set-cookie") {
+        return Err(Unstorable::SetCookie);
+    }
+    if forbids_storing(headers) {
+        return Err(Unstorable::CacheControl);
+    }
+    let varies = headers
+        .get_all("vary")
+        .flat_map(|field| field.split(','))
+        .map(str::trim)
+        .any(|name| !name.is_empty() && !name.eq_ignore_ascii_case("accept-encoding"));
+    if varies {
+        return Err(Unstorable::Vary);
+    }
+    let declared = headers
+        .get("content-length")
+        .and_then(|length| length.trim().parse::<u64>().ok());
+    if declared.is_some_and(|length| length > times.max_bytes as u64) {
+        return Err(Unstorable::TooLarge);
+    }
+    let header_bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    if header_bytes > MAX_HEADER_BYTES {
+        return Err(Unstorable::TooLarge);
+    }
+    Ok(times)
+}
+
+/// A `private` with field names is treated as a plain one (RFC 9111, 5.2.2.7
+/// allows it), so is one in quotes: refusing to store is always safe.
+fn forbids_storing(headers: &Headers) -> bool {
+    headers
+        .get_all("cache-control")
+        .flat_map(|field| field.split(','))
+        .map(|directive| directive.split('=').next().unwrap_or("").trim())
+        .any(|name| name.eq_ignore_ascii_case("private") || name.eq_ignore_ascii_case("no-store"))
+}
+
+/// How long and how large a storable answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    pub origin: Origin,
+    pub fresh_ms: u64,
+    pub stale_ms: u64,
+    pub max_bytes: usize,
+}
+
+/// Makes the entry of an answer whose head was storable. Its body must be JSON,
+/// or for a negative answer any text.
+pub fn entry(
+    status: u16,
+    headers: &Headers,
+    body: Vec<u8>,
+    times: Times,
+    now_ms: u64,
+) -> Result<Entry, (Unstorable, Vec<u8>)> {
+    let fits = match times.origin {
+        Origin::Negative => std::str::from_utf8(&body).is_ok(),
+        Origin::Edge | Origin::Foreign => {
+            serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok()
+        }
+    };
+    if !fits {
+        return Err((Unstorable::NotJson, body));
+    }
+    let mut kept: Headers = headers
+        .iter()
+        .filter(|(name, _)| crate::headers::is_kept_in_cache(name))
+        .collect();
+    if !kept.contains("etag") {
+        kept.append("etag", crate::cache::entry::etag(&body));
+    }
+    Ok(Entry {
+        status,
+        headers: kept,
+        body: body.into(),
+        stored_ms: now_ms,
+        fresh_until_ms: now_ms.saturating_add(times.fresh_ms),
+        stale_until_ms: now_ms
+            .saturating_add(times.fresh_ms)
+            .saturating_add(times.stale_ms),
+    })
+}
+
+/// Stores an entry, keeps its generations alive and ends the fill.
+pub fn commands(
+    lookup: &Lookup,
+    entry: &Entry,
+    origin: Origin,
+    generations: &[String],
+    lock_key: Option<&str>,
+) -> Batch {
+    let life_ms = entry.stale_until_ms.saturating_sub(entry.stored_ms).max(1);
+    let mut commands = Vec::with_capacity(generations.len() + 3);
+    let meta = Meta::of(entry, origin, generations.to_vec());
+    let record = serde_json::to_string(&meta).unwrap_or_default();
+    match (origin, std::str::from_utf8(&entry.body)) {
+        (Origin::Edge, Ok(body)) => {
+            commands.push(Command::set_px(&lookup.key, body, life_ms));
+            commands.push(Command::set_px(
+                &lookup.meta_key(),
+                record,
+                life_ms + META_MARGIN_MS,
+            ));
+        }
+        (Origin::Negative, Ok(_)) => {
+            // An older positive body must not stay beside the negative record.
+            commands.push(Command::new("DEL").arg(lookup.key.as_str()));
+            commands.push(Command::set_px(&lookup.meta_key(), record, life_ms));
+        }
+        // Another service's value stays as it is; only what we learnt of it is kept.
+        (Origin::Foreign, _) => {
+            commands.push(Command::set_px(&lookup.meta_key(), record, life_ms));
+        }
+        (_, Err(_)) => {}
+    }
+    if origin != Origin::Foreign {
+        for key in lookup.generation_keys() {
+            commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
+        }
+    }
+    if let Some(lock_key) = lock_key {
+        commands.push(Command::new("DEL").arg(lock_key));
+    }
+    Batch::multi(commands)
+}

@@ -1,0 +1,279 @@
+//! The Worker's variables and secrets, read and checked once.
+//!
+//! The policy's text is kept as it came; whether it is a policy is not judged here.
+//! No error and no `Debug` output holds a secret. An empty variable counts as unset.
+
+use std::fmt;
+
+use crate::redis::Endpoint;
+
+/// What the variables say.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `None` when `REDIS_ENABLED` is false.
+    pub redis: Option<RedisConfig>,
+    /// False: limits are this isolate's own, even where Redis is there for the cache.
+    pub rate_limit_redis: bool,
+    /// Without a slash at its end; `None`: the zone's own origin.
+    pub origin_url: Option<String>,
+    /// `None`: there is no admin API.
+    pub admin_token: Option<Secret>,
+    /// `None`: no user is ever known.
+    pub jwt_secret: Option<Secret>,
+    /// JSON that replaces the policy built in.
+    pub policy: Option<String>,
+    /// `RATE_LIMIT_WINDOW_MS`, at least 1.
+    pub rate_limit_window_ms: Option<u64>,
+    /// `RATE_LIMIT_MAX_REQUESTS`, from 1 to 2^31.
+    pub rate_limit_max_requests: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    pub limits: Endpoint,
+    /// `None`: cache entries are in the same database.
+    pub cache: Option<Endpoint>,
+}
+
+/// Text that `Debug` does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// A variable that is missing or malformed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub variable: &'static str,
+    /// What is wrong and what to do; follows the variable's name. Never its value.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.variable, self.problem)
+    }
+}
+
+/// Longer than what Cloudflare takes as a variable.
+const MAX_URL_BYTES: usize = 2_048;
+const MAX_TOKEN_BYTES: usize = 4_096;
+
+/// Limits go up to this (DESIGN, sliding window).
+const MAX_REQUESTS: u32 = 1 << 31;
+
+/// A year: far longer than any window in use, and short enough for every sum of times.
+const MAX_WINDOW_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
+
+impl Config {
+    /// Reads the variables through `get`; the first problem found is returned.
+    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let vars = Vars(get);
+        Ok(Self {
+            redis: vars.redis()?,
+            rate_limit_redis: vars.switch("RATE_LIMIT_REDIS_ENABLED")?,
+            origin_url: vars.url("ORIGIN_URL")?,
+            admin_token: vars.trimmed("ADMIN_TOKEN").map(Secret),
+            // Every byte of a key counts, spaces too.
+            jwt_secret: vars.raw("JWT_SECRET").map(Secret),
+            policy: vars.trimmed("POLICY"),
+            rate_limit_window_ms: vars.number("RATE_LIMIT_WINDOW_MS", MAX_WINDOW_MS)?,
+            rate_limit_max_requests: vars
+                .number("RATE_LIMIT_MAX_REQUESTS", u64::from(MAX_REQUESTS))?
+                .and_then(|requests| u32::try_from(requests).ok()),
+        })
+    }
+}
+
+struct Vars<G>(G);
+
+impl<G: Fn(&str) -> Option<String>> Vars<G> {
+    fn raw(&self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    /// Without the newline that `wrangler secret put` takes from a file.
+    fn trimmed(&self, name: &str) -> Option<String> {
+        let value = self.raw(name)?;
+        let value = value.trim();
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    fn redis(&self) -> Result<Option<RedisConfig>, ConfigError> {
+        if !self.switch("REDIS_ENABLED")? {
+            return Ok(None);
+        }
+        const MISSING: &str = "is not set; it is required unless REDIS_ENABLED is false";
+        let limits = Endpoint::new(
+            require(
+                "UPSTASH_REDIS_REST_URL",
+                self.url("UPSTASH_REDIS_REST_URL")?,
+                MISSING,
+            )?,
+            require(
+                "UPSTASH_REDIS_REST_TOKEN",
+                self.token("UPSTASH_REDIS_REST_TOKEN")?,
+                MISSING,
+            )?,
+        );
+        let cache = match (
+            self.url("CACHE_REDIS_REST_URL")?,
+            self.token("CACHE_REDIS_REST_TOKEN")?,
+        ) {
+            (None, None) => None,
+            (url, token) => Some(Endpoint::new(
+                require(
+                    "CACHE_REDIS_REST_URL",
+                    url,
+                    "is not set although CACHE_REDIS_REST_TOKEN is; set both or neither",
+                )?,
+                require(
+                    "CACHE_REDIS_REST_TOKEN",
+                    token,
+                    "is not set although CACHE_REDIS_REST_URL is; set both or neither",
+                )?,
+            )),
+        };
+        Ok(Some(RedisConfig { limits, cache }))
+    }
+
+    /// A switch; true unless it says otherwise.
+    fn switch(&self, variable: &'static str) -> Result<bool, ConfigError> {
+        let Some(value) = self.trimmed(variable) else {
+            return Ok(true);
+        };
+        match value.to_ascii_lowercase().as_str() {
+            "true" | "1" | "on" | "yes" => Ok(true),
+            "false" | "0" | "off" | "no" => Ok(false),
+            _ => Err(problem(variable, "must be true or false")),
+        }
+    }
+
+    /// A whole number from 1 to `max`.
+    fn number(&self, variable: &'static str, max: u64) -> Result<Option<u64>, ConfigError> {
+        let Some(value) = self.trimmed(variable) else {
+            return Ok(None);
+        };
+        // Digits alone: `parse` would take a plus sign too.
+        Some(value)
+            .filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|value| value.parse().ok())
+            .filter(|number| (1..=max).contains(number))
+            .map(Some)
+            .ok_or_else(|| problem(variable, format!("must be a whole number from 1 to {max}")))
+    }
+
+    /// It becomes a header's value.
+    fn token(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
+        let token = self.trimmed(variable);
+        match &token {
+            Some(token) if token.len() > MAX_TOKEN_BYTES => Err(problem(
+                variable,
+                format!("has more than {MAX_TOKEN_BYTES} bytes"),
+            )),
+            Some(token) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(problem(
+                variable,
+                "has a space, a control character or a character beyond ASCII",
+            )),
+            _ => Ok(token),
+        }
+    }
+
+    fn url(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
+        let Some(url) = self.trimmed(variable) else {
+            return Ok(None);
+        };
+        match url_problem(&url) {
+            Some(text) => Err(problem(variable, text)),
+            None => Ok(Some(url.trim_end_matches('/').to_owned())),
+        }
+    }
+}
+
+fn problem(variable: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError {
+        variable,
+        problem: problem.into(),
+    }
+}
+
+fn require(
+    variable: &'static str,
+    value: Option<String>,
+    missing: &str,
+) -> Result<String, ConfigError> {
+    value.ok_or_else(|| problem(variable, missing))
+}
+
+/// What is wrong with a base URL. Paths are put behind it as they are, so it may have
+/// a path but neither query nor fragment; user and password would end up in logs.
+fn url_problem(url: &str) -> Option<&'static str> {
+    if url.len() > MAX_URL_BYTES {
+        return Some("is too long for a URL");
+    }
+    if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some("has a space, a control character or a character beyond ASCII");
+    }
+    if url.contains(['?', '#', '\\']) {
+        return Some("must be a URL without query, fragment and backslash");
+    }
+    let Some(rest) = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"))
+    else {
+        return Some("must start with https:// or http://");
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        return Some("must not hold a user or password");
+    }
+    let (host, port) = split_port(authority);
+    if !is_host(host) {
+        return Some("has no valid host");
+    }
+    match port {
+        Some(port) if !is_port(port) => Some("has no valid port"),
+        _ => None,
+    }
+}
+
+/// Host and port of `host`, `host:port`, `[v6]` and `[v6]:port`.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    }
+}
+
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}

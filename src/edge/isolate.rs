@@ -1,0 +1,98 @@
+//! What one isolate keeps between requests, made from its variables once.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use js_sys::Reflect;
+use serde_json::json;
+use wasm_bindgen::{JsCast, JsValue};
+use worker::Env;
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::gateway::{Gateway, Settings};
+use crate::policy::{BUILT_IN, Overrides, Policy};
+use crate::ports::Log;
+use crate::redis::Client;
+
+pub struct Isolate {
+    pub gateway: Gateway,
+    /// `None`: `REDIS_ENABLED` is false.
+    pub redis: Option<Client>,
+    /// `None`: requests go on to the zone's own origin.
+    pub origin_url: Option<String>,
+}
+
+thread_local! {
+    static ISOLATE: OnceCell<Result<Rc<Isolate>, Failure>> = const { OnceCell::new() };
+}
+
+impl Isolate {
+    /// Variables never change within an isolate: a deployment makes new ones. A
+    /// bad one is logged here, once, and answered to every request.
+    pub fn of(env: &Env) -> Result<Rc<Self>, Failure> {
+        ISOLATE.with(|isolate| {
+            isolate
+                .get_or_init(|| {
+                    let made = Self::new(env);
+                    if let Err(failure) = &made {
+                        Console.log(&format!("configuration: {failure:?}"));
+                    }
+                    made.map(Rc::new)
+                })
+                .clone()
+        })
+    }
+
+    fn new(env: &Env) -> Result<Self, Failure> {
+        let env: &JsValue = env.unchecked_ref();
+        let config = Config::from_vars(|name| {
+            Reflect::get(env, &JsValue::from_str(name))
+                .ok()
+                .and_then(|value| value.as_string())
+        })
+        .map_err(|error| Failure::Misconfigured {
+            variable: error.variable.to_owned(),
+            problem: error.problem,
+        })?;
+        let text = config.policy.as_deref().unwrap_or(BUILT_IN);
+        let overrides = Overrides {
+            window_ms: config.rate_limit_window_ms,
+            max_requests: config.rate_limit_max_requests,
+        };
+        let policy = Policy::from_json(text, &overrides).map_err(|errors| Failure::BadPolicy {
+            errors: errors
+                .into_iter()
+                .map(|error| json!({ "pointer": error.pointer, "message": error.message, "help": error.help }))
+                .collect(),
+        })?;
+        let mut seed = [0; 8];
+        // Without randomness probes of isolates are only less spread out.
+        let _ = getrandom::fill(&mut seed);
+        let redis = config.redis.map(|redis| {
+            Client::new(redis.limits, redis.cache, u64::from_le_bytes(seed))
+        });
+        Ok(Self {
+            gateway: Gateway::new(
+                policy,
+                Settings {
+                    admin_token: config.admin_token,
+                    jwt_secret: config.jwt_secret,
+                    limits_in_redis: config.rate_limit_redis && redis.is_some(),
+                    separate_cache: redis.as_ref().is_some_and(|redis| !redis.shares_store()),
+                },
+            ),
+            redis,
+            origin_url: config.origin_url,
+        })
+    }
+}
+
+/// The platform's log.
+pub struct Console;
+
+impl Log for Console {
+    fn log(&self, line: &str) {
+        worker::console_log!("{line}");
+    }
+}

@@ -1,0 +1,333 @@
+//! The ports of one request: fetch, timers, the clock, randomness and the log.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use js_sys::{Reflect, Uint8Array};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{
+    AbortController, ReadableStreamDefaultReader, RequestInit, RequestRedirect, WorkerGlobalScope,
+};
+use worker::Delay;
+
+use super::convert::upstream;
+use super::isolate::{Console, Isolate};
+use crate::http::{Headers, Response};
+use crate::ports::{Bounded, Clock, Fetch, Log, Origin, OriginError, Random, Redis, Store};
+use crate::redis::{
+    Answer, Batch, Post, RedisError, RedisErrorKind, Reply, Transport, TransportError,
+};
+
+pub struct EdgePorts {
+    isolate: Rc<Isolate>,
+    /// Scheme and host that the origin's paths are appended to.
+    base: String,
+}
+
+impl EdgePorts {
+    /// `zone` is where the visitor's request went: without `ORIGIN_URL` it goes on there.
+    pub fn new(isolate: &Rc<Isolate>, zone: String) -> Self {
+        Self {
+            isolate: Rc::clone(isolate),
+            base: isolate.origin_url.clone().unwrap_or(zone),
+        }
+    }
+
+    /// Asks a Redis that failed lately whether it is back, if it is time.
+    pub async fn probe(&self) {
+        let Some(client) = &self.isolate.redis else {
+            return;
+        };
+        let timeout_ms = self.isolate.gateway.policy.defaults.timeout.redis_ms;
+        for store in [Store::Limits, Store::Cache] {
+            if client.probe_due(self.now_ms(), store) {
+                let _ = client.probe(self, store, timeout_ms).await;
+            }
+        }
+    }
+}
+
+impl Clock for EdgePorts {
+    fn now_ms(&self) -> u64 {
+        // Whole milliseconds since 1970 are exact in an f64 and never negative.
+        js_sys::Date::now() as u64
+    }
+
+    async fn sleep(&self, duration_ms: u64) {
+        Delay::from(Duration::from_millis(duration_ms)).await;
+    }
+}
+
+impl Random for EdgePorts {
+    fn random(&self) -> u128 {
+        let mut bytes = [0; 16];
+        if getrandom::fill(&mut bytes).is_err() {
+            self.log("no randomness");
+        }
+        u128::from_le_bytes(bytes)
+    }
+}
+
+impl Log for EdgePorts {
+    fn log(&self, line: &str) {
+        Console.log(line);
+    }
+}
+
+impl Redis for EdgePorts {
+    async fn pipeline(
+        &self,
+        store: Store,
+        batch: &Batch,
+        timeout_ms: u64,
+    ) -> Result<Vec<Reply>, RedisError> {
+        match &self.isolate.redis {
+            Some(client) => client.pipeline(self, store, batch, timeout_ms).await,
+            None => Err(RedisError::new(RedisErrorKind::Open, "REDIS_ENABLED is false")),
+        }
+    }
+}
+
+/// Ends a fetch that nobody waits for any more.
+struct AbortOnDrop {
+    controller: Option<AbortController>,
+    armed: bool,
+}
+
+impl AbortOnDrop {
+    fn new() -> Self {
+        Self {
+            controller: AbortController::new().ok(),
+            armed: true,
+        }
+    }
+
+    fn attach(&self, init: &RequestInit) {
+        if let Some(controller) = &self.controller {
+            init.set_signal(Some(&controller.signal()));
+        }
+    }
+
+    fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if self.armed
+            && let Some(controller) = &self.controller
+        {
+            controller.abort();
+        }
+    }
+}
+
+async fn global_fetch(
+    request: &web_sys::Request,
+    init: &RequestInit,
+) -> Result<web_sys::Response, JsValue> {
+    let global: WorkerGlobalScope = js_sys::global().unchecked_into();
+    JsFuture::from(global.fetch_with_request_and_init(request, init))
+        .await?
+        .dyn_into()
+}
+
+impl Transport for EdgePorts {
+    async fn post(
+        &self,
+        request: &Post,
+        _timeout_ms: u64,
+        max_bytes: usize,
+    ) -> Result<Answer, TransportError> {
+        let failed = |_: JsValue| TransportError::Failed("fetch".to_owned());
+        let init = RequestInit::new();
+        init.set_method("POST");
+        init.set_body(&JsValue::from_str(&request.body));
+        let headers = web_sys::Headers::new().map_err(failed)?;
+        for (name, value) in &request.headers {
+            headers.set(name, value).map_err(failed)?;
+        }
+        init.set_headers(&headers);
+        init.set_redirect(RequestRedirect::Manual);
+        let mut abort = AbortOnDrop::new();
+        abort.attach(&init);
+        let js = web_sys::Request::new_with_str_and_init(&request.url, &init).map_err(failed)?;
+        let response = global_fetch(&js, &RequestInit::new()).await.map_err(failed)?;
+        let status = response.status();
+        let sync_token = response
+            .headers()
+            .get("upstash-sync-token")
+            .ok()
+            .flatten();
+        let body = match whole_body(&response, max_bytes).await.map_err(failed)? {
+            Some(body) => body,
+            None => return Err(TransportError::TooLarge),
+        };
+        abort.disarm();
+        Ok(Answer {
+            status,
+            sync_token,
+            body,
+        })
+    }
+}
+
+impl EdgePorts {
+    /// Headers within the deadline; the body may take as long as it likes, or an
+    /// event stream would be cut.
+    async fn fetch_until(
+        &self,
+        request: &web_sys::Request,
+        timeout_ms: u64,
+    ) -> Result<Response<web_sys::Response>, OriginError> {
+        let init = RequestInit::new();
+        let mut abort = AbortOnDrop::new();
+        abort.attach(&init);
+        let fetched = pin!(global_fetch(request, &init));
+        let deadline = pin!(self.sleep(timeout_ms));
+        match select(fetched, deadline).await {
+            Either::Left((Ok(response), _)) => {
+                abort.disarm();
+                Ok(upstream(response))
+            }
+            Either::Left((Err(_), _)) => Err(OriginError::Unreachable),
+            Either::Right(_) => Err(OriginError::Timeout),
+        }
+    }
+}
+
+impl Origin for EdgePorts {
+    type Incoming = web_sys::Request;
+    type Body = web_sys::Response;
+
+    async fn forward(
+        &self,
+        incoming: &Self::Incoming,
+        target: &str,
+        replace: &Headers,
+        timeout_ms: u64,
+    ) -> Result<Response<Self::Body>, OriginError> {
+        let url = format!("{}{target}", self.base);
+        let failed = |_: JsValue| OriginError::Unreachable;
+        // A request is a valid init of another: method, streamed body, upgrade and
+        // encoded bytes survive.
+        let request = web_sys::Request::new_with_str_and_init(&url, incoming.unchecked_ref())
+            .map_err(failed)?;
+        for (name, value) in replace.iter() {
+            request.headers().set(name, value).map_err(failed)?;
+        }
+        self.fetch_until(&request, timeout_ms).await
+    }
+
+    async fn fetch(
+        &self,
+        fetch: &Fetch,
+        timeout_ms: u64,
+    ) -> Result<Response<Self::Body>, OriginError> {
+        let failed = |_: JsValue| OriginError::Unreachable;
+        let headers = web_sys::Headers::new().map_err(failed)?;
+        for (name, value) in fetch.headers.iter() {
+            headers.append(name, value).map_err(failed)?;
+        }
+        let init = RequestInit::new();
+        init.set_method("GET");
+        init.set_headers(&headers);
+        init.set_redirect(RequestRedirect::Manual);
+        let url = format!("{}{}", self.base, fetch.target);
+        let request = web_sys::Request::new_with_str_and_init(&url, &init).map_err(failed)?;
+        self.fetch_until(&request, timeout_ms).await
+    }
+
+    async fn read(
+        &self,
+        body: Self::Body,
+        max_bytes: usize,
+        timeout_ms: u64,
+    ) -> Result<Bounded<Self::Body>, OriginError> {
+        // A body that is too long must still reach the visitor whole, so a copy is read.
+        let copy = body.clone().map_err(|_| OriginError::Unreachable)?;
+        let read = pin!(whole_body(&copy, max_bytes));
+        let deadline = pin!(self.sleep(timeout_ms));
+        match select(read, deadline).await {
+            Either::Left((Ok(Some(bytes)), _)) => {
+                cancel(&body);
+                Ok(Bounded::Whole(bytes))
+            }
+            Either::Left((Ok(None), _)) => Ok(Bounded::Longer(body)),
+            Either::Left((Err(_), _)) => Err(OriginError::Unreachable),
+            Either::Right(_) => {
+                cancel(&body);
+                Err(OriginError::Timeout)
+            }
+        }
+    }
+
+    async fn read_incoming(
+        &self,
+        incoming: &Self::Incoming,
+        max_bytes: usize,
+    ) -> Option<Vec<u8>> {
+        let copy = incoming.clone().ok()?;
+        match copy.body() {
+            Some(stream) => read_stream(&stream, max_bytes).await.ok().flatten(),
+            None => Some(Vec::new()),
+        }
+    }
+}
+
+/// Lets go of a body that nobody reads.
+fn cancel(response: &web_sys::Response) {
+    if let Some(stream) = response.body() {
+        let _ = stream.cancel();
+    }
+}
+
+/// The whole body, or `None` when it has more than `max_bytes`.
+async fn whole_body(
+    response: &web_sys::Response,
+    max_bytes: usize,
+) -> Result<Option<Vec<u8>>, JsValue> {
+    let declared = response
+        .headers()
+        .get("content-length")?
+        .and_then(|length| length.parse::<usize>().ok());
+    let is_plain = response.headers().get("content-encoding")?.is_none();
+    match declared {
+        Some(length) if length <= max_bytes && is_plain => {
+            let buffer = JsFuture::from(response.array_buffer()?).await?;
+            Ok(Some(Uint8Array::new(&buffer).to_vec()))
+        }
+        _ => match response.body() {
+            Some(stream) => read_stream(&stream, max_bytes).await,
+            None => Ok(Some(Vec::new())),
+        },
+    }
+}
+
+async fn read_stream(
+    stream: &web_sys::ReadableStream,
+    max_bytes: usize,
+) -> Result<Option<Vec<u8>>, JsValue> {
+    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = JsFuture::from(reader.read()).await?;
+        if Reflect::get(&chunk, &JsValue::from_str("done"))?.is_truthy() {
+            return Ok(Some(bytes));
+        }
+        let value: Uint8Array = Reflect::get(&chunk, &JsValue::from_str("value"))?.dyn_into()?;
+        if bytes.len() + value.length() as usize > max_bytes {
+            let _ = reader.cancel();
+            return Ok(None);
+        }
+        let at = bytes.len();
+        bytes.resize(at + value.length() as usize, 0);
+        if let Some(space) = bytes.get_mut(at..) {
+            value.copy_to(space);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The one error at the boundary: a stable code, a status, and a text for the caller.
+//!
+//! A refusal by a limit is not a failure of ours, but it is answered in the
+//! same form (RFC 9457, `application/problem+json`). Nothing here carries an
+//! internal text to the caller.
+
+use serde_json::{Map, Value, json};
+
+use crate::http::{Body, Headers, Response};
+
+/// Everything the edge itself answers with instead of the origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// A limit refused; names of the limits, and milliseconds until it fits.
+    QuotaExceeded {
+        violated: Vec<String>,
+        retry_after_ms: u64,
+    },
+    /// Redis is down on a route that is closed then.
+    ReducedCapacity,
+    OriginUnreachable,
+    OriginTimeout,
+    /// A required variable is missing or malformed; `problem` holds no value.
+    Misconfigured {
+        variable: String,
+        problem: String,
+    },
+    /// `POLICY` is wrong: each error with its JSON pointer.
+    BadPolicy {
+        errors: Vec<Value>,
+    },
+    /// Under `/-/`, or an admin path without `ADMIN_TOKEN`.
+    NotFound,
+    MethodNotAllowed {
+        allow: &'static str,
+    },
+    Unauthorized,
+    BadRequest {
+        detail: String,
+    },
+    /// The path is longer than `gateway::MAX_PATH_BYTES`.
+    UriTooLong,
+    /// An admin call could not reach Redis.
+    RedisUnavailable,
+}
+
+impl Failure {
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::QuotaExceeded { .. } => 429,
+            Self::ReducedCapacity
+            | Self::Misconfigured { .. }
+            | Self::BadPolicy { .. }
+            | Self::RedisUnavailable => 503,
+            Self::OriginUnreachable => 502,
+            Self::OriginTimeout => 504,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed { .. } => 405,
+            Self::Unauthorized => 401,
+            Self::BadRequest { .. } => 400,
+            Self::UriTooLong => 414,
+        }
+    }
+
+    /// Problem types that IANA registers; the others have none of their own
+    /// (RFC 9457, 4.2.1).
+    fn type_uri(&self) -> &'static str {
+        match self {
+            Self::QuotaExceeded { .. } => {
+                "https://iana.org/assignments/http-problem-types#quota-exceeded"
+            }
+            Self::ReducedCapacity => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+            }
+            _ => "about:blank",
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::QuotaExceeded { .. } => "Request cannot be satisfied as assigned quota has been exceeded",
+            Self::ReducedCapacity => "Request cannot be satisfied due to temporary server capacity constraints",
+            Self::OriginUnreachable => "Bad Gateway",
+            Self::OriginTimeout => "Gateway Timeout",
+            Self::Misconfigured { .. } | Self::BadPolicy { .. } | Self::RedisUnavailable => {
+                "Service Unavailable"
+            }
+            Self::NotFound => "Not Found",
+            Self::MethodNotAllowed { .. } => "Method Not Allowed",
+            Self::Unauthorized => "Unauthorized",
+            Self::BadRequest { .. } => "Bad Request",
+            Self::UriTooLong => "URI Too Long",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::QuotaExceeded { retry_after_ms, .. } => format!(
+                "This request fits again in {} seconds.",
+                whole_seconds(*retry_after_ms)
+            ),
+            Self::ReducedCapacity => {
+                "The limits of this route cannot be checked at the moment.".to_owned()
+            }
+            Self::OriginUnreachable => "The origin could not be reached.".to_owned(),
+            Self::OriginTimeout => "The origin did not answer in time.".to_owned(),
+            Self::Misconfigured { variable, problem } => {
+                format!("The variable {variable} {problem}.")
+            }
+            Self::BadPolicy { errors } => {
+                format!("The variable POLICY has {} error(s).", errors.len())
+            }
+            Self::NotFound => "There is nothing here.".to_owned(),
+            Self::MethodNotAllowed { allow } => format!("Use {allow}."),
+            Self::Unauthorized => "A valid admin token is needed.".to_owned(),
+            Self::BadRequest { detail } => detail.clone(),
+            Self::UriTooLong => "The path is longer than this server takes.".to_owned(),
+            Self::RedisUnavailable => "Redis did not confirm in time.".to_owned(),
+        }
+    }
+
+    pub fn into_response<B>(self) -> Response<B> {
+        let mut members = Map::new();
+        members.insert("type".to_owned(), json!(self.type_uri()));
+        members.insert("title".to_owned(), json!(self.title()));
+        members.insert("status".to_owned(), json!(self.status()));
+        members.insert("detail".to_owned(), json!(self.detail()));
+        let mut headers = Headers::new();
+        headers.append("content-type", "application/problem+json");
+        headers.append("cache-control", "no-store");
+        let status = self.status();
+        match self {
+            Self::QuotaExceeded {
+                violated,
+                retry_after_ms,
+            } => {
+                members.insert("violated-policies".to_owned(), json!(violated));
+                headers.append("retry-after", whole_seconds(retry_after_ms).to_string());
+            }
+            Self::ReducedCapacity | Self::RedisUnavailable => headers.append("retry-after", "5"),
+            Self::Misconfigured { variable, .. } => {
+                members.insert("variable".to_owned(), json!(variable));
+            }
+            Self::BadPolicy { errors } => {
+                members.insert("variable".to_owned(), json!("POLICY"));
+                members.insert("errors".to_owned(), Value::Array(errors));
+            }
+            Self::MethodNotAllowed { allow } => headers.append("allow", allow),
+            Self::Unauthorized => headers.append("www-authenticate", "Bearer"),
+            _ => {}
+        }
+        let body = Value::Object(members).to_string();
+        Response {
+            status,
+            headers,
+            body: Body::Bytes(body.into_bytes().into()),
+        }
+    }
+}
+
+/// Whole seconds, rounded up and at least one, so that nobody retries too early.
+pub fn whole_seconds(duration_ms: u64) -> u64 {
+    duration_ms.div_ceil(1000).max(1)
+}

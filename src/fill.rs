@@ -1,0 +1,530 @@
+//! Filling a missing entry: one leader asks the origin, the others wait for its entry.
+//!
+//! Across isolates the leader holds a lock in Redis (`fill:…`, renewed while it
+//! fetches); within one it holds a flight. Followers poll on their own timers
+//! and only accept an entry whose generations are current. Redis failing
+//! anywhere means that a request asks the origin itself.
+
+use futures_util::future::{Either, select};
+use std::pin::pin;
+
+use crate::cache::entry::Origin as Source;
+use crate::cache::flight::{FAILED_MS, Flight, FlightCell, Join, UNCACHEABLE_MS};
+use crate::cache::{Entry, Found, Lookup, Lookups, Unstorable, generation, storable, store};
+use crate::deferred::{Deferred, settle};
+use crate::headers::CacheStatus;
+use crate::http::{Body, Response};
+use crate::policy::CacheRule;
+use crate::ports::{Bounded, Clock, OriginError, Ports, Store};
+use crate::redis::{Batch, Command, Reply};
+use crate::visit::Visit;
+
+/// A lock that is not renewed has lost its leader.
+const LOCK_MS: u64 = 3_000;
+/// Three renewals may be lost before the lock is.
+const RENEW_MS: u64 = 750;
+/// First pause of a follower; each is half as long again, up to the last one.
+const FIRST_PAUSE_MS: u64 = 4;
+const LAST_PAUSE_MS: u64 = 50;
+/// What a follower that gave up waiting has for the origin at least.
+const LEAST_FETCH_MS: u64 = 1_000;
+
+const UNCACHEABLE: &str = "uncacheable";
+const FAILED_TIMEOUT: &str = "failed:timeout";
+const FAILED_UNREACHABLE: &str = "failed:unreachable";
+
+/// An entry and how to fetch it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Index into the policy's routes; that route has a cache rule.
+    pub route: usize,
+    pub lookup: Lookup,
+    /// Path and listed query: the same for everybody who wants this key.
+    pub target: String,
+}
+
+/// How a missing entry was answered.
+#[derive(Debug)]
+pub enum Filled<B> {
+    /// An entry that another request fetched.
+    Entry(Entry, CacheStatus),
+    /// The origin's answer to this request.
+    Own(Response<B>, CacheStatus),
+    Failed(OriginError),
+}
+
+/// Answers a request whose entry is missing.
+pub async fn fill<P: Ports>(
+    visit: &Visit<'_, P>,
+    wanted: &Wanted,
+    generations: Vec<Option<String>>,
+) -> Filled<P::Body> {
+    let now_ms = visit.now_ms();
+    let known = visit
+        .gateway
+        .flights
+        .borrow_mut()
+        .is_uncacheable(&wanted.lookup.key, now_ms);
+    if known {
+        return alone(visit, wanted, visit.origin_timeout_ms(), UNCACHEABLE).await;
+    }
+    let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
+        return alone(visit, wanted, visit.origin_timeout_ms(), "redis").await;
+    };
+    let fill = Fill::new(visit, wanted, generations);
+    let joined =
+        visit
+            .gateway
+            .flights
+            .borrow_mut()
+            .join(&fill.lock_key, now_ms, fill.flight_age_ms());
+    match joined {
+        Join::Lead(cell) => fill.lead(&cell).await,
+        Join::Follow(cell) => fill.follow(&cell).await,
+        Join::Alone => alone(visit, wanted, visit.origin_timeout_ms(), "busy").await,
+    }
+}
+
+/// Answers a request whose lookup failed: the origin as it is, nothing shared.
+pub async fn without_redis<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> Filled<P::Body> {
+    alone(visit, wanted, visit.origin_timeout_ms(), "redis").await
+}
+
+/// Fetches a stale entry anew, unless somebody else does.
+pub async fn refresh<P: Ports>(
+    visit: &Visit<'_, P>,
+    wanted: &Wanted,
+    generations: Vec<Option<String>>,
+) {
+    let Some(generations) = generations.into_iter().collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    let fill = Fill::new(visit, wanted, generations);
+    let now_ms = visit.now_ms();
+    let joined =
+        visit
+            .gateway
+            .flights
+            .borrow_mut()
+            .join(&fill.lock_key, now_ms, fill.flight_age_ms());
+    let Join::Lead(cell) = joined else { return };
+    match fill.take_lock().await {
+        Lock::Taken {
+            found: Found::Stale(_) | Found::Missing,
+            generations,
+        } => {
+            fill.ask_origin(&cell, generations).await;
+        }
+        Lock::Taken { found, .. } => {
+            if let Found::Fresh(entry) = found {
+                settle(&cell, Flight::Done(entry));
+            }
+            fill.end(vec![Command::new("DEL").arg(fill.lock_key.as_str())]);
+        }
+        // Followers of this flight were on their own anyway: they had the stale entry.
+        _ => {
+            settle(&cell, Flight::Uncacheable);
+            visit.gateway.flights.borrow_mut().land(&fill.lock_key);
+        }
+    }
+}
+
+/// Generations that are absent are seeded before the origin is asked, so that a
+/// purge from now on is noticed. `None` when Redis does not answer.
+async fn seed<P: Ports>(
+    visit: &Visit<'_, P>,
+    lookup: &Lookup,
+    generations: Vec<Option<String>>,
+) -> Option<Vec<String>> {
+    let fresh = generation(visit.ports.random());
+    let keys = lookup.generation_keys();
+    let seeds: Vec<Command> = keys
+        .iter()
+        .zip(&generations)
+        .filter(|(_, generation)| generation.is_none())
+        .map(|(key, _)| {
+            Command::set_nx_get_px(key, fresh.as_str(), crate::cache::GENERATION_TTL_S * 1000)
+        })
+        .collect();
+    let mut replies = if seeds.is_empty() {
+        Vec::new()
+    } else {
+        visit.cache_trip(&Batch::pipeline(seeds)).await.ok()?
+    }
+    .into_iter();
+    generations
+        .into_iter()
+        .map(|generation| match generation {
+            Some(generation) => Some(generation),
+            None => match replies.next()? {
+                Reply::Nil => Some(fresh.clone()),
+                reply => reply.as_str().map(str::to_owned),
+            },
+        })
+        .collect()
+}
+
+/// Asks the origin for this request only; nothing is stored.
+async fn alone<P: Ports>(
+    visit: &Visit<'_, P>,
+    wanted: &Wanted,
+    timeout_ms: u64,
+    why: &'static str,
+) -> Filled<P::Body> {
+    match visit.fetch(&wanted.target, timeout_ms).await {
+        Ok(response) => Filled::Own(
+            response,
+            CacheStatus::Miss {
+                stored: false,
+                why: Some(why),
+            },
+        ),
+        Err(error) => Filled::Failed(error),
+    }
+}
+
+/// What an attempt at the lock brought.
+enum Lock {
+    /// It is ours; what was found in the same trip, and the generations then.
+    Taken {
+        found: Found,
+        generations: Vec<String>,
+    },
+    /// Somebody else has it, but the entry is there already.
+    Filled(Entry),
+    /// Another leader is at work.
+    Held,
+    Uncacheable,
+    Failed(OriginError),
+    /// Redis did not answer.
+    Lost,
+}
+
+struct Fill<'v, 'a, P: Ports> {
+    visit: &'v Visit<'a, P>,
+    wanted: &'v Wanted,
+    lookups: Lookups,
+    generations: Vec<String>,
+    /// Also the name of the flight.
+    lock_key: String,
+    begun_ms: u64,
+}
+
+impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
+    fn new(visit: &'v Visit<'a, P>, wanted: &'v Wanted, generations: Vec<String>) -> Self {
+        let mut identity = wanted.lookup.key.clone();
+        for generation in &generations {
+            identity.push('\n');
+            identity.push_str(generation);
+        }
+        Self {
+            visit,
+            wanted,
+            lookups: Lookups::new(vec![wanted.lookup.clone()]),
+            lock_key: format!("fill:{}", crate::cache::entry::hash(identity.as_bytes())),
+            generations,
+            begun_ms: visit.now_ms(),
+        }
+    }
+
+    /// Headers and body may each take the origin's timeout; then the leader is gone.
+    fn flight_age_ms(&self) -> u64 {
+        self.visit.origin_timeout_ms() * 2 + LOCK_MS
+    }
+
+    fn rule(&self) -> Option<&CacheRule> {
+        self.visit
+            .gateway
+            .policy
+            .routes
+            .get(self.wanted.route)
+            .and_then(|route| route.cache.as_ref())
+    }
+
+    async fn lead(&self, cell: &FlightCell) -> Filled<P::Body> {
+        let mut pause_ms = FIRST_PAUSE_MS;
+        loop {
+            match self.take_lock().await {
+                Lock::Taken {
+                    found: Found::Fresh(entry) | Found::Stale(entry),
+                    ..
+                } => {
+                    settle(cell, Flight::Done(entry.clone()));
+                    self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
+                    return Filled::Entry(entry, CacheStatus::Collapsed);
+                }
+                Lock::Taken { generations, .. } => return self.ask_origin(cell, generations).await,
+                Lock::Filled(entry) => {
+                    settle(cell, Flight::Done(entry.clone()));
+                    self.land();
+                    return Filled::Entry(entry, CacheStatus::Collapsed);
+                }
+                Lock::Uncacheable => {
+                    self.uncacheable(cell, UNCACHEABLE_MS);
+                    self.land();
+                    return alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await;
+                }
+                Lock::Failed(error) => {
+                    settle(cell, Flight::Failed(error));
+                    self.land();
+                    return Filled::Failed(error);
+                }
+                Lock::Lost => {
+                    settle(cell, Flight::Uncacheable);
+                    self.land();
+                    return alone(self.visit, self.wanted, self.left_ms(), "redis").await;
+                }
+                Lock::Held => {}
+            }
+            if self.out_of_patience() {
+                settle(cell, Flight::Uncacheable);
+                self.land();
+                return alone(self.visit, self.wanted, self.left_ms(), "slow").await;
+            }
+            self.visit.sleep(pause_ms).await;
+            pause_ms = next_pause_ms(pause_ms);
+        }
+    }
+
+    /// Waits for another request of this isolate.
+    async fn follow(&self, cell: &FlightCell) -> Filled<P::Body> {
+        let mut pause_ms = FIRST_PAUSE_MS;
+        loop {
+            self.visit.sleep(pause_ms).await;
+            pause_ms = next_pause_ms(pause_ms);
+            let outcome = cell.borrow().clone();
+            match outcome {
+                Flight::Done(entry) => return Filled::Entry(entry, CacheStatus::Collapsed),
+                Flight::Failed(error) => return Filled::Failed(error),
+                Flight::Uncacheable => {
+                    return alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await;
+                }
+                Flight::Pending if self.out_of_patience() => {
+                    return alone(self.visit, self.wanted, self.left_ms(), "slow").await;
+                }
+                Flight::Pending => {}
+            }
+        }
+    }
+
+    /// Takes the lock and looks again in the same trip: whoever had it before may
+    /// have stored the entry since our lookup.
+    async fn take_lock(&self) -> Lock {
+        let token = generation(self.visit.ports.random());
+        let batch = Batch::pipeline(vec![
+            Command::set_nx_get_px(&self.lock_key, token, LOCK_MS),
+            self.lookups.command(),
+        ]);
+        let Ok(replies) = self.visit.cache_trip(&batch).await else {
+            return Lock::Lost;
+        };
+        let (Some(holder), Some(values)) = (replies.first(), replies.get(1)) else {
+            return Lock::Lost;
+        };
+        let Some(seen) = self
+            .lookups
+            .judge(values, self.visit.now_ms())
+            .and_then(|mut seen| seen.pop())
+        else {
+            return Lock::Lost;
+        };
+        match (holder, seen.found) {
+            (Reply::Nil, found) => Lock::Taken {
+                found,
+                generations: self
+                    .generations
+                    .iter()
+                    .zip(seen.generations)
+                    .map(|(ours, now)| now.unwrap_or_else(|| ours.clone()))
+                    .collect(),
+            },
+            (_, Found::Fresh(entry)) => Lock::Filled(entry),
+            (holder, _) => match holder.as_str() {
+                Some(UNCACHEABLE) => Lock::Uncacheable,
+                Some(FAILED_TIMEOUT) => Lock::Failed(OriginError::Timeout),
+                Some(FAILED_UNREACHABLE) => Lock::Failed(OriginError::Unreachable),
+                Some(_) => Lock::Held,
+                None => Lock::Lost,
+            },
+        }
+    }
+
+    /// The leader's part. `generations` were current when the lock was taken,
+    /// before the origin is asked.
+    async fn ask_origin(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
+        let begun_ms = self.visit.now_ms();
+        let answered = self
+            .renewing(self.visit.fetch(&self.wanted.target, self.visit.origin_timeout_ms()))
+            .await;
+        let response = match answered {
+            Ok(response) => response,
+            Err(error) => return self.fail(cell, error),
+        };
+        let Some(rule) = self.rule() else {
+            return self.keep_to_itself(cell, response, UNCACHEABLE);
+        };
+        let times = match storable(response.status, &response.headers, rule) {
+            Ok(times) => times,
+            Err(why) => return self.keep_to_itself(cell, response, why.as_str()),
+        };
+        let mut response = response;
+        let read = match std::mem::replace(&mut response.body, Body::Empty) {
+            Body::Empty => Ok(Bounded::Whole(Vec::new())),
+            Body::Bytes(bytes) => Ok(Bounded::Whole(bytes.to_vec())),
+            Body::Upstream(body) => {
+                let timeout_ms = self.visit.origin_timeout_ms();
+                self.renewing(self.visit.ports.read(body, times.max_bytes, timeout_ms))
+                    .await
+            }
+        };
+        let now_ms = self.visit.now_ms();
+        let bytes = match read {
+            Ok(Bounded::Whole(bytes)) => bytes,
+            Ok(Bounded::Longer(body)) => {
+                response.body = Body::Upstream(body);
+                return self.keep_to_itself(cell, response, Unstorable::TooLarge.as_str());
+            }
+            Err(error) => return self.fail(cell, error),
+        };
+        match store::entry(response.status, &response.headers, bytes, times, now_ms) {
+            Err((why, bytes)) => {
+                self.keep_to_itself(cell, response.with_bytes(bytes.into()), why.as_str())
+            }
+            Ok(entry) => {
+                self.visit
+                    .gateway
+                    .flights
+                    .borrow_mut()
+                    .learn(self.wanted.route, now_ms.saturating_sub(begun_ms));
+                self.done(cell, &entry, times.origin, &generations);
+                // This visitor gets all that the origin sent; the entry keeps less.
+                if !response.headers.contains("etag") {
+                    let etag = entry.headers.get("etag").unwrap_or_default();
+                    response.headers.append("etag", etag);
+                }
+                let status = CacheStatus::Miss {
+                    stored: true,
+                    why: None,
+                };
+                Filled::Own(response.with_bytes(entry.body), status)
+            }
+        }
+    }
+
+    /// Awaits a step of the fill and keeps the lock meanwhile.
+    async fn renewing<T>(&self, step: impl Future<Output = T>) -> T {
+        let mut step = pin!(step);
+        loop {
+            let renewal = pin!(self.visit.ports.sleep(RENEW_MS));
+            match select(step, renewal).await {
+                Either::Left((output, _)) => return output,
+                Either::Right(((), pending)) => step = pending,
+            }
+            let renew = Batch::pipeline(vec![Command::pexpire(&self.lock_key, LOCK_MS)]);
+            let timeout_ms = self.visit.redis_timeout_ms();
+            let renewed = pin!(self.visit.ports.pipeline(Store::Cache, &renew, timeout_ms));
+            match select(step, renewed).await {
+                Either::Left((output, _)) => return output,
+                Either::Right((_, pending)) => step = pending,
+            }
+        }
+    }
+
+    fn done(&self, cell: &FlightCell, entry: &Entry, source: Source, generations: &[String]) {
+        settle(cell, Flight::Done(entry.clone()));
+        self.visit.defer(Deferred::EndFill {
+            flight: self.lock_key.clone(),
+            batch: store::commands(
+                &self.wanted.lookup,
+                entry,
+                source,
+                generations,
+                Some(&self.lock_key),
+            ),
+        });
+    }
+
+    /// An origin that fails is not asked again by everybody who waited.
+    fn fail(&self, cell: &FlightCell, error: OriginError) -> Filled<P::Body> {
+        settle(cell, Flight::Failed(error));
+        let word = match error {
+            OriginError::Timeout => FAILED_TIMEOUT,
+            OriginError::Unreachable => FAILED_UNREACHABLE,
+        };
+        self.end(vec![Command::set_px(&self.lock_key, word, FAILED_MS)]);
+        Filled::Failed(error)
+    }
+
+    /// The answer is this request's alone; those that wait ask for themselves,
+    /// and for a while nobody queues for this key.
+    fn keep_to_itself(
+        &self,
+        cell: &FlightCell,
+        response: Response<P::Body>,
+        why: &'static str,
+    ) -> Filled<P::Body> {
+        // An error of the origin passes soon: only a short while without the lock.
+        let pause_ms = if response.status >= 500 {
+            FAILED_MS
+        } else {
+            UNCACHEABLE_MS
+        };
+        self.uncacheable(cell, pause_ms);
+        self.end(vec![Command::set_px(&self.lock_key, UNCACHEABLE, pause_ms)]);
+        Filled::Own(
+            response,
+            CacheStatus::Miss {
+                stored: false,
+                why: Some(why),
+            },
+        )
+    }
+
+    fn uncacheable(&self, cell: &FlightCell, pause_ms: u64) {
+        settle(cell, Flight::Uncacheable);
+        let until_ms = self.visit.now_ms().saturating_add(pause_ms);
+        self.visit
+            .gateway
+            .flights
+            .borrow_mut()
+            .remember_uncacheable(&self.wanted.lookup.key, until_ms);
+    }
+
+    fn end(&self, commands: Vec<Command>) {
+        self.visit.defer(Deferred::EndFill {
+            flight: self.lock_key.clone(),
+            batch: Batch::pipeline(commands),
+        });
+    }
+
+    fn land(&self) {
+        self.visit.gateway.flights.borrow_mut().land(&self.lock_key);
+    }
+
+    fn waited_ms(&self) -> u64 {
+        self.visit.now_ms().saturating_sub(self.begun_ms)
+    }
+
+    fn out_of_patience(&self) -> bool {
+        let max_ms = self.visit.origin_timeout_ms();
+        let patience_ms = self
+            .visit
+            .gateway
+            .flights
+            .borrow()
+            .patience_ms(self.wanted.route, max_ms);
+        self.waited_ms() >= patience_ms
+    }
+
+    /// What is left of the origin's timeout after waiting for another's fill.
+    fn left_ms(&self) -> u64 {
+        self.visit
+            .origin_timeout_ms()
+            .saturating_sub(self.waited_ms())
+            .max(LEAST_FETCH_MS)
+    }
+}
+
+fn next_pause_ms(pause_ms: u64) -> u64 {
+    (pause_ms + pause_ms / 2).min(LAST_PAUSE_MS)
+}

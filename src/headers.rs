@@ -1,0 +1,217 @@
+//! What an answer says of itself: RateLimit, Cache-Status, Age, Server-Timing, ETag.
+//!
+//! Everything is added beside what the origin sent. Header values are built from
+//! policy names, numbers and closed enums only.
+
+use crate::failure::whole_seconds;
+use crate::http::{Body, Headers, Response};
+use crate::limit::Quota;
+use crate::policy::HeaderProfile;
+
+/// Why a request went on, or what was served instead (RFC 9211).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// From Redis, fresh for `ttl_s` more seconds.
+    Hit { ttl_s: u64 },
+    /// From Redis, `past_s` seconds after its freshness ended.
+    Stale { past_s: u64 },
+    /// Fetched for this request.
+    Miss { stored: bool, why: Option<&'static str> },
+    /// Fetched by another request at the same time.
+    Collapsed,
+    /// Not looked up.
+    Bypass { why: &'static str },
+}
+
+impl CacheStatus {
+    /// Whether the next request finds this answer in the cache.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Self::Hit { .. } | Self::Stale { .. } | Self::Collapsed => true,
+            Self::Miss { stored, .. } => *stored,
+            Self::Bypass { .. } => false,
+        }
+    }
+
+    fn fields(&self) -> String {
+        match self {
+            Self::Hit { ttl_s } => format!("hit; ttl={ttl_s}; detail=l2"),
+            Self::Stale { past_s } => format!("hit; ttl=-{past_s}; detail=stale"),
+            Self::Miss { stored: true, .. } => "fwd=miss; stored".to_owned(),
+            Self::Miss {
+                stored: false,
+                why: Some(why),
+            } => format!("fwd=miss; detail={why}"),
+            Self::Miss { .. } => "fwd=miss".to_owned(),
+            Self::Collapsed => "fwd=miss; collapsed".to_owned(),
+            Self::Bypass { why } => format!("fwd=bypass; detail={why}"),
+        }
+    }
+}
+
+/// Appends this cache to the list that may have come from further up (RFC 9211, 2).
+pub fn add_cache_status(headers: &mut Headers, status: &CacheStatus) {
+    headers.append("cache-status", format!("edgeweir; {}", status.fields()));
+}
+
+/// The same for a composed answer; `failed` are names of parts, `name.value`.
+pub fn add_composed_status(headers: &mut Headers, status: &CacheStatus, failed: &[String]) {
+    if failed.is_empty() {
+        add_cache_status(headers, status);
+        return;
+    }
+    let fields = match status {
+        CacheStatus::Hit { ttl_s } => format!("hit; ttl={ttl_s}"),
+        CacheStatus::Stale { past_s } => format!("hit; ttl=-{past_s}"),
+        _ => "fwd=miss".to_owned(),
+    };
+    let mut names = String::new();
+    for part in failed {
+        // An sf-string takes printable ASCII without quote and backslash (RFC 9651, 3.3.3).
+        names.push(' ');
+        names.extend(part.chars().map(|c| match c {
+            ' '..='~' if c != '"' && c != '\\' => c,
+            _ => '?',
+        }));
+    }
+    headers.append(
+        "cache-status",
+        format!("edgeweir; {fields}; detail=\"failed{names}\""),
+    );
+}
+
+/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11),
+/// and the older `X-RateLimit-*` of the limit with the least left.
+pub fn add_rate_limits(
+    headers: &mut Headers,
+    profiles: &[HeaderProfile],
+    quotas: &[Quota],
+    now_ms: u64,
+) {
+    if quotas.is_empty() {
+        return;
+    }
+    for profile in profiles {
+        match profile {
+            HeaderProfile::Draft11 => add_draft_11(headers, quotas),
+            HeaderProfile::Legacy => add_legacy(headers, quotas, now_ms),
+        }
+    }
+}
+
+fn add_draft_11(headers: &mut Headers, quotas: &[Quota]) {
+    let mut policies = Vec::with_capacity(quotas.len());
+    let mut states = Vec::with_capacity(quotas.len());
+    for quota in quotas {
+        policies.push(format!(
+            "\"{}\";q={};w={}",
+            quota.name,
+            quota.requests,
+            whole_seconds(quota.window_ms)
+        ));
+        states.push(format!(
+            "\"{}\";r={};t={}",
+            quota.name,
+            quota.remaining,
+            whole_seconds(quota.reset_ms)
+        ));
+    }
+    headers.append("ratelimit-policy", policies.join(", "));
+    headers.append("ratelimit", states.join(", "));
+}
+
+/// `X-RateLimit-Reset` is in Unix seconds, as express-rate-limit and GitHub
+/// write it. An origin's own fields stay: two values would mean nothing.
+fn add_legacy(headers: &mut Headers, quotas: &[Quota], now_ms: u64) {
+    let Some(tightest) = quotas.iter().min_by_key(|quota| quota.remaining) else {
+        return;
+    };
+    if headers.contains("x-ratelimit-limit") {
+        return;
+    }
+    headers.append("x-ratelimit-limit", tightest.requests.to_string());
+    headers.append("x-ratelimit-remaining", tightest.remaining.to_string());
+    headers.append(
+        "x-ratelimit-reset",
+        now_ms
+            .saturating_add(tightest.reset_ms)
+            .div_ceil(1000)
+            .to_string(),
+    );
+}
+
+/// Milliseconds spent waiting, by whom; `None`: not asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    pub redis_ms: Option<u64>,
+    pub origin_ms: Option<u64>,
+}
+
+pub fn add_server_timing(headers: &mut Headers, timing: Timing) {
+    let mut entries = Vec::with_capacity(2);
+    if let Some(redis_ms) = timing.redis_ms {
+        entries.push(format!("redis;dur={redis_ms}"));
+    }
+    if let Some(origin_ms) = timing.origin_ms {
+        entries.push(format!("origin;dur={origin_ms}"));
+    }
+    if !entries.is_empty() {
+        headers.append("server-timing", entries.join(", "));
+    }
+}
+
+/// Fields that describe one hop, or that must never be replayed from a cache.
+pub fn is_kept_in_cache(name: &str) -> bool {
+    !matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "age"
+            | "content-encoding"
+            | "content-length"
+            | "date"
+            | "retry-after"
+            | "server-timing"
+            | "cache-status"
+            | "set-cookie"
+    ) && !name.starts_with("ratelimit")
+        && !name.starts_with("x-ratelimit")
+}
+
+/// Whether an `If-None-Match` list names this entity tag, by weak comparison
+/// (RFC 9110, 13.1.2 and 8.8.3.2).
+pub fn none_match(field: &str, etag: &str) -> bool {
+    let opaque = etag.strip_prefix("W/").unwrap_or(etag);
+    field.trim() == "*"
+        || field.split(',').any(|candidate| {
+            let candidate = candidate.trim();
+            candidate.strip_prefix("W/").unwrap_or(candidate) == opaque
+        })
+}
+
+/// Turns a 200 that the visitor already has into a 304 (RFC 9110, 15.4.5).
+pub fn revalidate<B>(response: Response<B>, if_none_match: Option<&str>) -> Response<B> {
+    let matches = match (if_none_match, response.headers.get("etag")) {
+        (Some(field), Some(etag)) => response.status == 200 && none_match(field, etag),
+        _ => false,
+    };
+    if !matches {
+        return response;
+    }
+    let mut headers = response.headers;
+    for name in ["content-type", "content-length", "content-language", "last-modified"] {
+        headers.remove(name);
+    }
+    Response {
+        status: 304,
+        headers,
+        body: Body::Empty,
+    }
+}

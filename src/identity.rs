@@ -1,0 +1,182 @@
+//! Who is asking: the client's address, the verified user, and the ids that limits
+//! count by.
+//!
+//! An address comes from CF-Connecting-IP alone and a user from an HS256 JWT (RFC
+//! 7519) with a right signature; `aud` and `iss` are not judged. Nothing here fails:
+//! whoever cannot be recognised is `unknown` or nobody.
+//!
+//! Ids go into Redis keys, so they never hold `:`, and no input of one class can make
+//! an id of another:
+//!
+//! | class        | id                                    |
+//! |--------------|---------------------------------------|
+//! | address      | `192.0.2.1`, `2001%3Adb8%3A%3A%2F64`, `unknown` |
+//! | verified user| `user=` and the encoded `sub`         |
+//! | global       | `global`                              |
+//! | header       | `header=`, encoded name, and if it is there `=` and the encoded value |
+//!
+//! Encoded text has no `=` but in `sha256=`, which stands for a text too long to keep.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::policy::By;
+
+/// The id of a client whose address is missing or none.
+pub const UNKNOWN: &str = "unknown";
+
+/// Longer bearers are nobody's: no real JWT is, and each costs a hash of all of it.
+pub const MAX_TOKEN_BYTES: usize = 8_192;
+
+const MAX_SUB_BYTES: usize = 256;
+
+/// Longer encoded ids are hashed, so that keys stay short.
+const MAX_ID_BYTES: usize = 128;
+
+/// The key-safe id of an address: IPv4 as it is, also when mapped into IPv6, and IPv6
+/// by its /64, which is what one subscriber gets.
+pub fn ip_id(connecting_ip: Option<&str>) -> String {
+    let address = connecting_ip.and_then(|text| text.trim().parse::<IpAddr>().ok());
+    match address {
+        None => UNKNOWN.to_owned(),
+        Some(IpAddr::V4(v4)) => v4.to_string(),
+        Some(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.to_string(),
+            None => {
+                let network = Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64));
+                encode_id(&format!("{network}/64"))
+            }
+        },
+    }
+}
+
+/// The id that a limit counts. `ip` is an `ip_id`; `user` is a verified `sub`;
+/// `header` is the first value of the limit's header, for `By::Header` alone.
+pub fn limit_id(by: &By, ip: &str, user: Option<&str>, header: Option<&str>) -> String {
+    match by {
+        By::Ip => ip.to_owned(),
+        By::User => match user {
+            Some(user) => format!("user={}", encode_id(user)),
+            None => ip.to_owned(),
+        },
+        By::Global => "global".to_owned(),
+        By::Header(name) => match header {
+            Some(value) => format!("header={}={}", encode_id(name), encode_id(value)),
+            None => format!("header={}", encode_id(name)),
+        },
+    }
+}
+
+/// Text as a part of a key: percent-encoded but for letters, digits and `-._~`. Two
+/// texts never have the same id, unless SHA-256 has a collision.
+pub fn encode_id(text: &str) -> String {
+    let mut id = String::with_capacity(text.len().min(MAX_ID_BYTES) + 2);
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                id.push(char::from(byte));
+            }
+            _ => {
+                id.push('%');
+                id.push(hex_digit(byte >> 4, b'A'));
+                id.push(hex_digit(byte & 15, b'A'));
+            }
+        }
+        if id.len() > MAX_ID_BYTES {
+            return hashed_id(text);
+        }
+    }
+    id
+}
+
+fn hashed_id(text: &str) -> String {
+    let mut id = String::from("sha256=");
+    for byte in Sha256::digest(text) {
+        id.push(hex_digit(byte >> 4, b'a'));
+        id.push(hex_digit(byte & 15, b'a'));
+    }
+    id
+}
+
+/// `ten` is the digit for 10: `a` or `A`.
+fn hex_digit(nibble: u8, ten: u8) -> char {
+    char::from(match nibble {
+        0..=9 => b'0' + nibble,
+        _ => ten + (nibble - 10),
+    })
+}
+
+/// The user that an Authorization header proves: the `sub` of an HS256 JWT that is
+/// signed with `secret` and valid at `now_s`. No secret, no user.
+pub fn verify(authorization: Option<&str>, secret: &[u8], now_s: u64) -> Option<String> {
+    let claims = signed_claims(bearer(authorization)?, secret)?;
+    if !is_valid_at(&claims, now_s) {
+        return None;
+    }
+    match claims.get("sub")? {
+        Value::String(sub) if !sub.is_empty() && sub.len() <= MAX_SUB_BYTES => Some(sub.clone()),
+        // RFC 7519 section 4.1.2: a StringOrURI; a number might be two users' text.
+        _ => None,
+    }
+}
+
+/// The token of `Bearer token`; the scheme in any case (RFC 9110 section 11.1).
+pub fn bearer(authorization: Option<&str>) -> Option<&str> {
+    let (scheme, token) = authorization?.trim().split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("Bearer")
+        .then(|| token.trim_start_matches(' '))
+}
+
+/// The claims of a compact JWS (RFC 7515 section 7.1) whose HS256 signature is right.
+/// Of a claim that is there twice the last one counts (RFC 7519 section 4).
+pub fn signed_claims(token: &str, secret: &[u8]) -> Option<Map<String, Value>> {
+    if secret.is_empty() || token.len() > MAX_TOKEN_BYTES {
+        return None;
+    }
+    let (signed, signature) = token.rsplit_once('.')?;
+    let (header, payload) = signed.split_once('.')?;
+    let header = object(header)?;
+    // The key chooses the algorithm, never the token (RFC 8725 section 3.1). `crit`
+    // names extensions that must be understood, and none is (RFC 7515 section 4.1.11).
+    if header.get("alg")?.as_str()? != "HS256" || header.contains_key("crit") {
+        return None;
+    }
+    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
+    mac.update(signed.as_bytes());
+    mac.verify_slice(&signature).ok()?;
+    object(payload)
+}
+
+/// A JSON object in base64url without padding; a second dot is no base64url.
+fn object(part: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+/// RFC 7519 sections 4.1.4 and 4.1.5, without leeway. A date that is no number is
+/// never valid.
+fn is_valid_at(claims: &Map<String, Value>, now_s: u64) -> bool {
+    let now_s = now_s as f64;
+    let holds = |claim: &str, test: fn(f64, f64) -> bool| {
+        claims
+            .get(claim)
+            .is_none_or(|value| value.as_f64().is_some_and(|date_s| test(now_s, date_s)))
+    };
+    holds("exp", |now_s, date_s| now_s < date_s) && holds("nbf", |now_s, date_s| now_s >= date_s)
+}
+
+/// Compares secrets in a time that tells neither where they differ nor how long
+/// they are.
+pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    let difference = Sha256::digest(a)
+        .iter()
+        .zip(Sha256::digest(b).iter())
+        .fold(0, |difference, (a, b)| difference | (a ^ b));
+    std::hint::black_box(difference) == 0
+}

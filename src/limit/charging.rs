@@ -1,0 +1,296 @@
+//! One charging trip: what to ask, and what the answer says. No clock, no waiting.
+//!
+//! `plan` and `judge` walk the same list in the same order, so that every reply finds
+//! its command.
+
+use std::rc::Rc;
+
+use super::counts::{Counted, Sums};
+use super::memory::Memory;
+use super::rule::{Added, Rule};
+use super::window::Spot;
+use crate::redis::{Batch, Command, Reply};
+
+/// The year 144 683. Sums of times never overflow below it.
+const MAX_TIME_MS: u64 = 1 << 52;
+
+/// A charge that Redis ran and answered.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    /// Which rule.
+    pub index: usize,
+    pub spot: Spot,
+    pub added: Added,
+    /// After the charge; what was there before is unknown when it would overflow.
+    pub total: u64,
+    pub previous: Rc<Sums>,
+    /// Read right after the charge, when it was to be the last that fits.
+    pub current: Option<Counted>,
+    pub fits: bool,
+    /// The key may be new and this trip did not set its expiry.
+    pub lacks_expiry: bool,
+}
+
+/// What one trip asks.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub batch: Batch,
+    /// When it was planned, by the local clock.
+    pub sent_ms: u64,
+    /// How many refunds come first, two commands each.
+    given_back: usize,
+    charges: Vec<AskedCharge>,
+    has_time: bool,
+    riders: usize,
+}
+
+#[derive(Debug)]
+struct AskedCharge {
+    index: usize,
+    spot: Spot,
+    sets_expiry: bool,
+    /// `None`: asked in this trip.
+    previous: Option<Rc<Sums>>,
+    asks_current: bool,
+}
+
+/// What one trip's answer means for its charges.
+#[derive(Debug)]
+pub(super) enum Judged {
+    /// Every charge ran where its label says.
+    Valid(Vec<Held>),
+    /// Some label was wrong, or some charge ran in another epoch: give all of them
+    /// back and charge again.
+    Misplaced(Vec<Held>),
+    /// An answer that says nothing; those charges are known to have run.
+    Broken(Vec<Held>),
+}
+
+/// Plans charges for the rules in `group`, after giving back `returned`.
+pub(super) fn plan(
+    memory: &mut Memory,
+    rules: &[Rule<'_>],
+    group: &[usize],
+    returned: &[Held],
+    riders: Vec<Command>,
+    now_ms: u64,
+) -> Asked {
+    let label_ms = memory.clock.label(now_ms);
+    let mut has_time = memory.clock.is_unsure(now_ms);
+    let mut commands = refunds(rules, returned);
+    let given_back = commands.len();
+    let mut charges = Vec::with_capacity(group.len());
+    for (index, rule) in picked(rules, group) {
+        let spot = rule.window.spot(label_ms);
+        has_time |= rule.window.is_near_boundary(label_ms);
+        let entry = memory.entry(rule, spot.epoch);
+        let known = entry.previous.as_ref();
+        let counted = known.map_or(0, |sums| sums.from(rule.window.counted_from(spot)));
+        let after = entry.total + entry.in_flight + counted + rule.cost();
+        entry.in_flight += rule.cost();
+        let charge = AskedCharge {
+            index,
+            spot,
+            sets_expiry: !entry.is_touched,
+            previous: entry.previous.clone(),
+            asks_current: after >= u64::from(rule.limit.requests),
+        };
+        commands.push(rule.charge(spot));
+        if charge.sets_expiry {
+            commands.push(rule.expire(spot));
+        }
+        // After the charge: what was admitted before the charge ran must be in it.
+        if charge.previous.is_none() {
+            commands.push(rule.read(spot.epoch.saturating_sub(1)));
+        }
+        if charge.asks_current {
+            commands.push(rule.read(spot.epoch));
+        }
+        charges.push(charge);
+    }
+    if has_time {
+        commands.push(Command::new("TIME"));
+    }
+    let riders_count = riders.len();
+    commands.extend(riders);
+    Asked {
+        batch: Batch {
+            commands,
+            atomic: has_time || given_back > 0,
+        },
+        sent_ms: now_ms,
+        given_back,
+        charges,
+        has_time,
+        riders: riders_count,
+    }
+}
+
+impl Asked {
+    /// Takes the riders' replies off the end.
+    pub fn split_riders(&self, replies: &mut Vec<Reply>) -> Vec<Reply> {
+        replies.split_off(replies.len().saturating_sub(self.riders))
+    }
+
+    /// The trip brought nothing: the charges may have run, and the expiry may not.
+    pub fn forget(&self, memory: &mut Memory, rules: &[Rule<'_>]) {
+        for charge in &self.charges {
+            if let Some(rule) = rules.get(charge.index)
+                && let Some(entry) = memory.entry_of(rule, charge.spot.epoch)
+            {
+                entry.in_flight = entry.in_flight.saturating_sub(rule.cost());
+                entry.is_touched = false;
+            }
+        }
+    }
+
+    /// `replies` are the limiter's own, one per command.
+    pub fn judge(
+        &self,
+        memory: &mut Memory,
+        rules: &[Rule<'_>],
+        replies: &[Reply],
+        received_ms: u64,
+    ) -> Judged {
+        let ran_ms = replies.last().filter(|_| self.has_time).and_then(time_ms);
+        let mut is_broken = self.has_time && ran_ms.is_none();
+        let mut is_misplaced = false;
+        let mut held = Vec::with_capacity(self.charges.len());
+        let mut learned = Vec::with_capacity(self.charges.len());
+        let mut replies = replies.iter().skip(self.given_back);
+        let label_ms = memory.clock.label(self.sent_ms);
+        if let Some(ran_ms) = ran_ms {
+            memory.clock.observe(self.sent_ms, received_ms, ran_ms);
+        }
+        for charge in &self.charges {
+            let Some(rule) = rules.get(charge.index) else {
+                continue;
+            };
+            let answered = replies.next().and_then(charged);
+            let is_expiry_set = charge.sets_expiry && replies.next().is_some_and(|reply| reply.as_int() == Some(1));
+            let read = match &charge.previous {
+                Some(previous) => Some(previous.clone()),
+                None => replies.next().and_then(|reply| counted(rule, reply)).map(|read| Rc::new(read.slots)),
+            };
+            let current = match charge.asks_current {
+                true => replies.next().and_then(|reply| counted(rule, reply)),
+                false => None,
+            };
+            let Some((total, added)) = answered else {
+                is_broken = true;
+                continue;
+            };
+            is_broken |= read.is_none();
+            let previous = read.unwrap_or_default();
+            let total = total.unwrap_or(u64::from(u32::MAX));
+            let fits = added.total
+                && added.slot
+                && rule.does_fit(rule.window.count(charge.spot, total, &previous));
+            is_misplaced |= ran_ms.is_some_and(|ran_ms| {
+                // A refusal is safe wherever it ran; only its label must be true, or
+                // the time it names would be wrong.
+                !rule.window.is_label_true(charge.spot, ran_ms)
+                    || (fits && !rule.window.is_same_epoch(charge.spot, ran_ms))
+            });
+            let read_ms = ran_ms.unwrap_or(label_ms);
+            let is_final = rule.window.spot(read_ms).epoch == charge.spot.epoch
+                && rule.window.is_past_grace(read_ms);
+            learned.push((total, is_expiry_set, is_final));
+            held.push(Held {
+                index: charge.index,
+                spot: charge.spot,
+                added,
+                total,
+                previous,
+                current,
+                fits,
+                lacks_expiry: !is_expiry_set && total == rule.cost(),
+            });
+        }
+        if is_broken || is_misplaced {
+            self.forget(memory, rules);
+            return match is_broken {
+                true => Judged::Broken(held),
+                false => Judged::Misplaced(held),
+            };
+        }
+        for (held, (total, is_expiry_set, is_final)) in held.iter().zip(learned) {
+            let Some(rule) = rules.get(held.index) else {
+                continue;
+            };
+            if let Some(entry) = memory.entry_of(rule, held.spot.epoch) {
+                entry.in_flight = entry.in_flight.saturating_sub(rule.cost());
+                entry.total = total;
+                entry.is_touched |= is_expiry_set;
+                if is_final && entry.previous.is_none() {
+                    entry.previous = Some(held.previous.clone());
+                }
+            }
+        }
+        Judged::Valid(held)
+    }
+}
+
+/// Gives charges back, each with its expiry: after a flush a refund makes the key.
+pub(super) fn refunds(rules: &[Rule<'_>], held: &[Held]) -> Vec<Command> {
+    let mut commands = Vec::with_capacity(2 * held.len());
+    for held in held {
+        if let Some(rule) = rules.get(held.index)
+            && let Some(refund) = rule.refund(held.spot, held.added)
+        {
+            commands.push(refund);
+            commands.push(rule.expire(held.spot));
+        }
+    }
+    commands
+}
+
+pub(super) fn picked<'r, 'p>(
+    rules: &'r [Rule<'p>],
+    group: &[usize],
+) -> impl Iterator<Item = (usize, &'r Rule<'p>)> {
+    group
+        .iter()
+        .filter_map(|index| rules.get(*index).map(|rule| (*index, rule)))
+}
+
+/// A whole key, or nothing when the reply is no string.
+pub(super) fn counted(rule: &Rule<'_>, reply: &Reply) -> Option<Counted> {
+    match reply {
+        Reply::Nil => Some(Counted::default()),
+        reply => Some(Counted::parse(&rule.window, reply.as_bytes()?)),
+    }
+}
+
+/// The total after a charge, unless it would overflow, and what was added.
+fn charged(reply: &Reply) -> Option<(Option<u64>, Added)> {
+    let [total, slot] = reply.as_list()? else {
+        return None;
+    };
+    let number = |reply: &Reply| match reply {
+        Reply::Nil => Some(None),
+        Reply::Int(number) => u64::try_from(*number).ok().map(Some),
+        _ => None,
+    };
+    let (total, slot) = (number(total)?, number(slot)?);
+    let added = Added {
+        total: total.is_some(),
+        slot: slot.is_some(),
+    };
+    Some((total, added))
+}
+
+/// `TIME`: seconds and microseconds, as strings or numbers.
+fn time_ms(reply: &Reply) -> Option<u64> {
+    let [seconds, micros] = reply.as_list()? else {
+        return None;
+    };
+    let number = |reply: &Reply| match reply {
+        Reply::Int(number) => u64::try_from(*number).ok(),
+        reply => reply.as_str()?.parse::<u64>().ok(),
+    };
+    number(seconds)?
+        .checked_mul(1000)?
+        .checked_add(number(micros)? / 1000)
+        .filter(|time_ms| *time_ms <= MAX_TIME_MS)
+}

@@ -1,0 +1,64 @@
+//! What a limited request gets while Redis is down.
+
+use super::memory::Memory;
+use super::rule::Rule;
+use super::{Quota, Verdict};
+use crate::policy::RedisDown;
+
+/// `Local` judges all limits or none, like Redis; its quotas are this isolate's own.
+pub(super) fn fallback(
+    memory: &mut Memory,
+    rules: &[Rule<'_>],
+    redis_down: RedisDown,
+    now_ms: u64,
+) -> (Verdict, Vec<Quota>) {
+    match redis_down {
+        RedisDown::Open => (Verdict::Admitted, Vec::new()),
+        RedisDown::Closed => (Verdict::Unavailable, Vec::new()),
+        RedisDown::Local => judge(memory, rules, now_ms),
+    }
+}
+
+fn judge(memory: &mut Memory, rules: &[Rule<'_>], now_ms: u64) -> (Verdict, Vec<Quota>) {
+    let local = &mut memory.local;
+    let mut violated = Vec::new();
+    let mut retry_after_ms = 1;
+    for rule in rules {
+        if !rule.does_fit(local.count(rule, now_ms) + rule.cost()) {
+            violated.push(rule.limit.name.clone());
+            retry_after_ms = retry_after_ms.max(local.frees_in(rule, rule.cost(), now_ms));
+        }
+    }
+    if violated.is_empty() {
+        for rule in rules {
+            local.add(rule, now_ms);
+        }
+    }
+    let quotas = rules
+        .iter()
+        .map(|rule| {
+            let count = local.count(rule, now_ms);
+            let remaining = u64::from(rule.limit.requests).saturating_sub(count);
+            let is_refused = violated.contains(&rule.limit.name);
+            let room = match remaining == 0 || is_refused {
+                true => rule.cost().max(1),
+                false => 0,
+            };
+            Quota {
+                name: rule.limit.name.clone(),
+                requests: rule.limit.requests,
+                window_ms: rule.limit.window_ms,
+                remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+                reset_ms: local.frees_in(rule, room, now_ms).max(1),
+            }
+        })
+        .collect();
+    let verdict = match violated.is_empty() {
+        true => Verdict::Admitted,
+        false => Verdict::Refused {
+            retry_after_ms,
+            violated,
+        },
+    };
+    (verdict, quotas)
+}

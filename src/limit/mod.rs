@@ -1,0 +1,160 @@
+//! The limiter: a distributed sliding window over plain Redis commands.
+//!
+//! It charges first and judges by what Redis answers. It reads no clock but the port's,
+//! runs no script, and keeps nothing in an isolate that the bound rests on. It does not
+//! know who is asking: an id arrives encoded. Not here: other algorithms, leases,
+//! penalties, lists.
+//!
+//! # What always holds
+//! **Never more than L in any trailing window W**, over any number of isolates, by
+//! Redis' clock and in Redis' order, while Redis keeps its keys and its clock does not
+//! run backwards, and a local clock is not set within the 10 s between two samples of
+//! Redis' time. What the local mode admits while Redis is down is not in it.
+//!
+//! Let T be the Redis timeout, b = max(⌈W/240⌉, T + 100 ms, 250 ms) the bucket and
+//! r = b − T. A charge with label x (Redis' time as its isolate believes when it sends)
+//! goes to epoch ⌊x/W⌋ and there to slot ⌊(x mod W)/b⌋. Say Redis runs it at τ.
+//! 1. *Labels.* An admitted charge has τ − T − r/2 ≤ x ≤ τ + r/2. When `TIME` rode in the same
+//!    `/multi-exec`, that is checked on its answer. Else the offset is from a sample wrong by
+//!    at most r/2 (half its trip), and τ lies between the two local readings that are at
+//!    most T apart, of which the label is the first: a later reply never admits.
+//! 2. *Epochs.* An admitted charge has ⌊x/W⌋ = ⌊τ/W⌋: checked on `TIME`, which rides whenever x
+//!    is within b of a boundary; farther away rule 1 implies it.
+//! 3. *Counting.* Take any window and the last charge c, in Redis' order, of those admitted in
+//!    it, and another such charge d: τc − W < τd ≤ τc. By 2, d's epoch is c's, or the one
+//!    before. In c's epoch, the total that c's own charge answered has d in it. In the one
+//!    before, by 1, xd ≥ τd − T − r/2 > τc − W − T − r/2 ≥ xc − W − T − r = xc − W − b: within their
+//!    epochs d stands less than b before c, so slot(d) ≥ slot(c) − 1, and those slots are
+//!    counted. They were read after a charge of c's epoch had run, so after d.
+//! 4. *Refunds* take back only what a refused request added, so d stays. Hence the sum of all
+//!    admitted in the window is at most what c counted, which was at most L. ∎
+//!
+//! A flush begins the history anew. A refund that is under way across a flush may take
+//! back a later charge's unit, never more units than such refunds have; it saturates at
+//! zero, so it cannot lock an id out.
+//!
+//! A charge returns at most two buckets late: slot j of an epoch stops counting
+//! min((j + 2)·b, W) into the next. That makes the return exact: `retry_after_ms` is the first
+//! moment at which the same request from this isolate fits if nobody else asks.
+//!
+//! # Choices
+//! - The bucket is at least T + 100 ms because proof step 3 needs T + r ≤ b; `TIME` rides within
+//!   one whole bucket of a boundary, so in a long window clocks may differ by b − T.
+//! - The previous epoch is read with one `GETRANGE`, and remembered once refunds to it have
+//!   run (b + T past the boundary); before that it is read with each check.
+//! - `OVERFLOW FAIL` on charges: a counter at its end refuses, and only what was added is
+//!   given back.
+//! - A refusal may stand though its charge ran across a boundary: refusing is always safe.
+//! - When a narrow limit will probably refuse, by this isolate's own count, it is charged
+//!   before the wider ones: a flood's charges under way then stay out of those.
+//! - A limit that others share is refused without a trip only for what is older than any
+//!   refund under way.
+
+mod charging;
+mod check;
+mod counts;
+mod fallback;
+mod local;
+mod memory;
+mod recent;
+mod redis_clock;
+mod rule;
+mod settling;
+mod window;
+
+use std::cell::RefCell;
+
+use crate::policy::{self, RedisDown};
+use crate::ports::{self, Store};
+use crate::redis::{Batch, Command, RedisError, Reply};
+
+pub use memory::Memory;
+pub use window::{RESIDUAL_MS, Window};
+
+use check::Flow;
+use rule::Rule;
+
+/// One limit that a request falls under.
+#[derive(Debug, Clone)]
+pub struct Charge<'p> {
+    pub limit: &'p policy::Limit,
+    /// Who is asking, encoded so that it cannot forge another key.
+    pub id: String,
+    /// The route's name; a limit with `per = "all"` ignores it.
+    pub route: &'p str,
+}
+
+/// What the answer says about one limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    pub name: String,
+    pub requests: u32,
+    pub window_ms: u64,
+    pub remaining: u32,
+    /// Of a limit that refused or is used up: when the same request fits. Else when
+    /// the oldest known charge returns, or when those of the current epoch begin to.
+    pub reset_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Admitted,
+    Refused {
+        retry_after_ms: u64,
+        /// The limits' names.
+        violated: Vec<String>,
+    },
+    /// Redis is down and the route is `closed`.
+    Unavailable,
+}
+
+#[derive(Debug, Clone)]
+pub struct Checked {
+    pub verdict: Verdict,
+    /// In the order of the charges; a limit of which nothing is known is left out.
+    pub quotas: Vec<Quota>,
+    /// Redis did not decide.
+    pub degraded: bool,
+    /// Replies to the riders, `None` when no trip was made.
+    pub riders: Option<Result<Vec<Reply>, RedisError>>,
+    /// To be sent to `Store::Limits` after the answer.
+    pub deferred: Vec<Batch>,
+}
+
+/// Charges every limit or none, and brings the riders' replies in the same trip.
+///
+/// Must run to its end even when the client leaves: a refusal gives back in line.
+pub async fn check<P: ports::Redis + ports::Clock>(
+    memory: &RefCell<Memory>,
+    ports: &P,
+    redis_timeout_ms: u64,
+    redis_down: RedisDown,
+    charges: &[Charge<'_>],
+    riders: Vec<Command>,
+) -> Checked {
+    if charges.is_empty() {
+        return Checked {
+            verdict: Verdict::Admitted,
+            quotas: Vec::new(),
+            degraded: false,
+            riders: match riders.is_empty() {
+                true => None,
+                false => {
+                    let batch = Batch::pipeline(riders);
+                    Some(ports.pipeline(Store::Limits, &batch, redis_timeout_ms).await)
+                }
+            },
+            deferred: Vec::new(),
+        };
+    }
+    let flow = Flow {
+        memory,
+        ports,
+        timeout_ms: redis_timeout_ms,
+        rules: &Rule::all(charges, redis_timeout_ms),
+        riders,
+        ridden: None,
+        deferred: Vec::new(),
+    };
+    flow.run(redis_down).await
+}

@@ -1,0 +1,172 @@
+//! One cached listing: what is wanted, and its answer from what was found.
+
+use std::collections::BTreeMap;
+
+use crate::cache::entry::Origin as Source;
+use crate::cache::{Entry, Found, Lookup, Seen, store};
+use crate::deferred::Deferred;
+use crate::failure::Failure;
+use crate::fill::{Filled, Wanted, fill, without_redis};
+use crate::headers::{CacheStatus, add_cache_status};
+use crate::http::Response;
+use crate::policy::{Policy, Selected, Values};
+use crate::ports::{Clock, OriginError, Ports, Store};
+use crate::redis::{Batch, Command, Reply};
+use crate::visit::Visit;
+
+/// What a cached route wants for these values; `None` when a key cannot be made
+/// of them, which means that the request bypasses the cache.
+pub fn wanted(
+    policy: &Policy,
+    route_index: usize,
+    values: &BTreeMap<String, String>,
+    raw_query: Option<&str>,
+) -> Option<Wanted> {
+    let route = policy.routes.get(route_index)?;
+    let rule = route.cache.as_ref()?;
+    let selected: Selected = rule.select(raw_query)?;
+    let of = Values {
+        path: values,
+        selected: Some(&selected),
+        user: None,
+        body: None,
+        response: None,
+    };
+    let key = rule.key.render(&of)?;
+    let tags = rule
+        .tags
+        .iter()
+        .map(|tag| tag.render(&of))
+        .collect::<Option<Vec<_>>>()?;
+    let query = selected.query_string();
+    let mut target = route.path.render(values)?;
+    if !query.is_empty() {
+        target.push('?');
+        target.push_str(&query);
+    }
+    Some(Wanted {
+        route: route_index,
+        lookup: Lookup { key, tags },
+        target,
+    })
+}
+
+/// Learns how long values of other services may be served: one trip for all of
+/// them, and the next lookup knows it. Those found are fresh afterwards.
+pub async fn adopt<'w, P: Ports>(
+    visit: &Visit<'_, P>,
+    wanted: impl Iterator<Item = &'w Wanted>,
+    seen: &mut [Option<Seen>],
+) {
+    let mut adopted: Vec<(&Wanted, &mut Seen)> = wanted
+        .zip(seen.iter_mut())
+        .filter_map(|(wanted, seen)| match seen {
+            Some(seen) if matches!(seen.found, Found::Foreign(_)) => Some((wanted, seen)),
+            _ => None,
+        })
+        .collect();
+    if adopted.is_empty() {
+        return;
+    }
+    let batch = Batch::pipeline(
+        adopted
+            .iter()
+            .map(|(wanted, _)| Command::new("PTTL").arg(wanted.lookup.key.as_str()))
+            .collect(),
+    );
+    let Ok(replies) = visit.cache_trip(&batch).await else {
+        return;
+    };
+    let now_ms = visit.now_ms();
+    for ((wanted, seen), reply) in adopted.iter_mut().zip(replies) {
+        let Found::Foreign(entry) = &mut seen.found else {
+            continue;
+        };
+        let rule = visit
+            .gateway
+            .policy
+            .routes
+            .get(wanted.route)
+            .and_then(|route| route.cache.as_ref());
+        // Without an expiry of its own a value is fresh for the route's time.
+        let left_ms = match (reply, rule) {
+            (Reply::Int(left_ms), _) if left_ms > 0 => u64::try_from(left_ms).unwrap_or(0),
+            (Reply::Int(-1), Some(rule)) => rule.ttl_ms,
+            _ => continue,
+        };
+        entry.fresh_until_ms = now_ms.saturating_add(left_ms);
+        entry.stale_until_ms = entry.fresh_until_ms;
+        visit.defer(Deferred::Send {
+            store: Store::Cache,
+            batch: store::commands(&wanted.lookup, entry, Source::Foreign, &[], None),
+        });
+    }
+}
+
+/// Answers a request for a cached route; `None`: Redis did not answer.
+pub async fn answer<P: Ports>(
+    visit: &Visit<'_, P>,
+    wanted: &Wanted,
+    seen: Option<Seen>,
+) -> Result<Response<P::Body>, Failure> {
+    let mut seen = [seen];
+    adopt(visit, std::iter::once(wanted), &mut seen).await;
+    let [seen] = seen;
+    let now_ms = visit.now_ms();
+    match seen {
+        Some(Seen {
+            found: Found::Fresh(entry) | Found::Foreign(entry),
+            ..
+        }) => {
+            let ttl_s = entry.fresh_until_ms.saturating_sub(now_ms) / 1000;
+            Ok(served(&entry, &CacheStatus::Hit { ttl_s }, now_ms))
+        }
+        Some(Seen {
+            found: Found::Stale(entry),
+            generations,
+        }) => {
+            visit.defer(Deferred::Refresh {
+                wanted: wanted.clone(),
+                generations,
+            });
+            let past_s = now_ms.saturating_sub(entry.fresh_until_ms) / 1000;
+            Ok(served(&entry, &CacheStatus::Stale { past_s }, now_ms))
+        }
+        Some(Seen {
+            found: Found::Missing,
+            generations,
+        }) => filled(visit, fill(visit, wanted, generations).await),
+        None => filled(visit, without_redis(visit, wanted).await),
+    }
+}
+
+fn filled<P: Ports>(
+    visit: &Visit<'_, P>,
+    filled: Filled<P::Body>,
+) -> Result<Response<P::Body>, Failure> {
+    match filled {
+        Filled::Entry(entry, status) => Ok(served(&entry, &status, visit.now_ms())),
+        Filled::Own(mut response, status) => {
+            add_cache_status(&mut response.headers, &status);
+            Ok(response)
+        }
+        Filled::Failed(error) => Err(origin_failure(error)),
+    }
+}
+
+pub fn origin_failure(error: OriginError) -> Failure {
+    match error {
+        OriginError::Timeout => Failure::OriginTimeout,
+        OriginError::Unreachable => Failure::OriginUnreachable,
+    }
+}
+
+/// An answer that is reused, with its age (RFC 9111, 5.1).
+fn served<B>(entry: &Entry, status: &CacheStatus, now_ms: u64) -> Response<B> {
+    let mut response = entry.to_response();
+    add_cache_status(&mut response.headers, status);
+    response
+        .headers
+        .append("age", entry.age_s(now_ms).to_string());
+    response
+}

@@ -1,0 +1,296 @@
+//! Reading a tree by the grammar's shapes: tables with known fields, text, whole
+//! numbers, durations, sizes, choices. What does not fit is a fault and `None`.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use super::bounds::MAX_NAME_BYTES;
+use super::error::{Faults, nearest};
+use super::measure::{duration_ms, show_bytes, show_ms, size_bytes};
+use super::node::{Entry, Node, Value};
+
+/// A value in its place.
+#[derive(Debug, Clone)]
+pub struct Field<'n> {
+    pub node: &'n Node,
+    /// RFC 6901.
+    pub pointer: String,
+    /// Where its name stands, or itself when it has none.
+    pub named_at: usize,
+}
+
+/// A table whose names are known to be right.
+#[derive(Debug)]
+pub struct Table<'n> {
+    entries: &'n [Entry],
+    pub pointer: String,
+    at: usize,
+}
+
+impl<'n> Field<'n> {
+    pub fn root(node: &'n Node) -> Self {
+        Self {
+            node,
+            pointer: String::new(),
+            named_at: node.at,
+        }
+    }
+
+    fn member(&self, entry: &'n Entry) -> Self {
+        Self {
+            node: &entry.node,
+            pointer: below(&self.pointer, &entry.name),
+            named_at: entry.at,
+        }
+    }
+
+    /// At the value.
+    pub fn fault(&self, faults: &mut Faults, message: impl Into<String>, help: impl Into<String>) {
+        faults.add(&self.pointer, Some(self.node.at), message, help);
+    }
+
+    /// At the name.
+    pub fn fault_at_name(
+        &self,
+        faults: &mut Faults,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        faults.add(&self.pointer, Some(self.named_at), message, help);
+    }
+
+    /// Its name as people call it: `ttl`, or `limit[0]` in a list.
+    pub fn label(&self) -> String {
+        let mut parts = self.pointer.rsplit('/');
+        let last = parts.next().unwrap_or_default();
+        match parts.next() {
+            Some(list) if !list.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("`{list}[{last}]`")
+            }
+            _ if last.is_empty() => "the policy".to_owned(),
+            _ => format!("`{}`", last.replace("~1", "/").replace("~0", "~")),
+        }
+    }
+
+    fn wrong_type(&self, faults: &mut Faults, wanted: &str, help: impl Into<String>) {
+        let is = self.node.value.kind();
+        self.fault(faults, format!("{} is {is}, not {wanted}", self.label()), help);
+    }
+
+    /// The members of a table whose names are free.
+    pub fn members(&self, faults: &mut Faults, help: &str) -> Option<Vec<(&'n str, Field<'n>)>> {
+        let Value::Table(entries) = &self.node.value else {
+            self.wrong_type(faults, "a table", help);
+            return None;
+        };
+        let mut seen = BTreeSet::new();
+        let mut members = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let member = self.member(entry);
+            if seen.insert(&entry.name) {
+                members.push((entry.name.as_str(), member));
+            } else {
+                let message = format!("{} is given twice", member.label());
+                member.fault_at_name(faults, message, "keep one of them");
+            }
+        }
+        Some(members)
+    }
+
+    /// A table with these fields and no others; `what` names it.
+    pub fn table(&self, what: &str, known: &[&str], faults: &mut Faults) -> Option<Table<'n>> {
+        let Value::Table(entries) = &self.node.value else {
+            let help = format!("write a table with the fields {}", list(known));
+            self.wrong_type(faults, "a table", help);
+            return None;
+        };
+        for (name, member) in self.members(faults, "")? {
+            if known.contains(&name) {
+                continue;
+            }
+            let help = match nearest(name, known.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("the fields are {}", list(known)),
+            };
+            let message = format!("{} is no field of {what}", quote(name));
+            member.fault_at_name(faults, message, help);
+        }
+        Some(Table {
+            entries,
+            pointer: self.pointer.clone(),
+            at: self.node.at,
+        })
+    }
+
+    /// A list of at most `most` items.
+    pub fn list(&self, most: usize, faults: &mut Faults) -> Option<Vec<Field<'n>>> {
+        let Value::List(nodes) = &self.node.value else {
+            self.wrong_type(faults, "a list", "write it in brackets: [ … ]");
+            return None;
+        };
+        if nodes.len() > most {
+            let message = format!("{} has {} items", self.label(), nodes.len());
+            self.fault(faults, message, format!("at most {most} are possible"));
+            return None;
+        }
+        let items = nodes.iter().enumerate().map(|(index, node)| Self {
+            node,
+            pointer: below(&self.pointer, &index.to_string()),
+            named_at: node.at,
+        });
+        Some(items.collect())
+    }
+
+    pub fn text(&self, help: &str, faults: &mut Faults) -> Option<&'n str> {
+        match &self.node.value {
+            Value::Text(text) => Some(text),
+            _ => {
+                self.wrong_type(faults, "text", help);
+                None
+            }
+        }
+    }
+
+    /// `[a-z0-9]` and then `-` and `_` too: what may stand in keys, headers and metrics.
+    pub fn name(&self, faults: &mut Faults) -> Option<&'n str> {
+        const HELP: &str = "write 1 to 64 of a-z, 0-9, - and _, beginning with a letter or digit";
+        let text = self.text(HELP, faults)?;
+        if is_name(text) {
+            return Some(text);
+        }
+        let message = format!("{} is no name", quote(text));
+        self.fault(faults, message, HELP);
+        None
+    }
+
+    pub fn boolean(&self, faults: &mut Faults) -> Option<bool> {
+        match self.node.value {
+            Value::Bool(value) => Some(value),
+            _ => {
+                self.wrong_type(faults, "true or false", "write true or false");
+                None
+            }
+        }
+    }
+
+    pub fn integer(&self, range: RangeInclusive<u64>, faults: &mut Faults) -> Option<u64> {
+        let (least, most) = range.clone().into_inner();
+        let help = format!("write a whole number from {least} to {most}");
+        let Value::Integer(number) = self.node.value else {
+            self.wrong_type(faults, "a whole number", help);
+            return None;
+        };
+        let inside = u64::try_from(number).ok().filter(|number| range.contains(number));
+        if inside.is_none() {
+            self.fault(faults, format!("{} is {number}", self.label()), help);
+        }
+        inside
+    }
+
+    pub fn duration(&self, range: RangeInclusive<u64>, faults: &mut Faults) -> Option<u64> {
+        const HELP: &str = "write a whole number and its unit: \"500ms\", \"90s\", \"15m\", \"24h\"";
+        let text = self.text(HELP, faults)?;
+        self.measured(text, duration_ms(text), range, (HELP, show_ms), "duration", faults)
+    }
+
+    pub fn size(&self, range: RangeInclusive<u64>, faults: &mut Faults) -> Option<u64> {
+        const HELP: &str = "write a whole number and its unit: \"64KB\", \"1MB\"";
+        let text = self.text(HELP, faults)?;
+        self.measured(text, size_bytes(text), range, (HELP, show_bytes), "size", faults)
+    }
+
+    fn measured(
+        &self,
+        text: &str,
+        amount: Option<u64>,
+        range: RangeInclusive<u64>,
+        (help, show): (&str, fn(u64) -> String),
+        what: &str,
+        faults: &mut Faults,
+    ) -> Option<u64> {
+        let Some(amount) = amount else {
+            let message = format!("{} is {}, which is no {what}", self.label(), quote(text));
+            self.fault(faults, message, help);
+            return None;
+        };
+        if range.contains(&amount) {
+            return Some(amount);
+        }
+        let help = format!("write from \"{}\" to \"{}\"", show(*range.start()), show(*range.end()));
+        let message = format!("{} is {}", self.label(), show(amount));
+        self.fault(faults, message, help);
+        None
+    }
+
+    /// One of some words.
+    pub fn choice<T: Copy>(&self, words: &[(&str, T)], faults: &mut Faults) -> Option<T> {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let choices = format!("write one of {}", list(&known));
+        let text = self.text(&choices, faults)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let help = match nearest(text, known) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => choices,
+            };
+            self.fault(faults, format!("{} is {}", self.label(), quote(text)), help);
+        }
+        found.map(|(_, value)| *value)
+    }
+}
+
+impl<'n> Table<'n> {
+    pub fn get(&self, name: &str) -> Option<Field<'n>> {
+        let entry = self.entries.iter().find(|entry| entry.name == name)?;
+        Some(Field {
+            node: &entry.node,
+            pointer: below(&self.pointer, name),
+            named_at: entry.at,
+        })
+    }
+
+    /// A field that must be there.
+    pub fn need(&self, name: &str, help: &str, faults: &mut Faults) -> Option<Field<'n>> {
+        let field = self.get(name);
+        if field.is_none() {
+            let message = format!("`{name}` is missing");
+            faults.add(&self.pointer, Some(self.at), message, help);
+        }
+        field
+    }
+}
+
+/// Names of routes and limits.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= MAX_NAME_BYTES
+        && text.bytes().next().is_some_and(|first| !matches!(first, b'-' | b'_'))
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+}
+
+/// RFC 6901 section 3.
+pub fn below(pointer: &str, name: &str) -> String {
+    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// Something of the policy in a message, not longer than a line.
+pub fn quote(text: &str) -> String {
+    let mut short: String = text.chars().take(64).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("`{}`", short.escape_debug())
+}
+
+/// "`a`, `b` and `c`".
+pub fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => format!("`{one}`"),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(|name| format!("`{name}`")).collect();
+            format!("{} and `{last}`", first.join(", "))
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The query parameters that count, and keys and tags with their values in them.
+//!
+//! Same page, same key: order, repetition and unlisted parameters of a query change
+//! neither the key nor what the origin is asked. No input can forge another key.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use md5::{Digest, Md5};
+
+use super::bounds::{MAX_POINTED_BYTES, MAX_RENDERED_BYTES, MAX_SELECTED_BYTES};
+use super::percent::{decode, encode_component};
+use super::types::{CacheRule, Piece, Template};
+
+/// The listed parameters of one request, in the policy's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// Decoded; `None`: neither there nor defaulted.
+    parameters: Vec<(String, Option<String>)>,
+}
+
+impl Selected {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.parameters.iter().find(|(listed, _)| listed == name)?;
+        value.as_deref()
+    }
+
+    fn is_listed(&self, name: &str) -> bool {
+        self.parameters.iter().any(|(listed, _)| listed == name)
+    }
+
+    /// What the origin gets: those that are there or have a default.
+    pub fn query_string(&self) -> String {
+        let mut out = String::new();
+        for (name, value) in &self.parameters {
+            let Some(value) = value else { continue };
+            if !out.is_empty() {
+                out.push('&');
+            }
+            out.push_str(name);
+            out.push('=');
+            out.push_str(&encode_component(value));
+        }
+        out
+    }
+
+    /// `{hash}`: lower-case hex MD5 of the query string (plan 2, search keys).
+    pub fn hash(&self) -> String {
+        let digest = Md5::digest(self.query_string());
+        digest.iter().fold(String::with_capacity(32), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}
+
+impl CacheRule {
+    /// The listed parameters of a query, read as forms are; the first of a repeated
+    /// one counts. `None` when a listed value is not valid or all are too long: such
+    /// a request bypasses the cache.
+    pub fn select(&self, raw_query: Option<&str>) -> Option<Selected> {
+        let mut found: BTreeMap<&str, String> = BTreeMap::new();
+        for pair in raw_query.unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(name) = decode(name, true) else { continue };
+            let Some(listed) = self.query.iter().find(|listed| listed.name == name) else {
+                continue;
+            };
+            if !found.contains_key(listed.name.as_str()) {
+                found.insert(&listed.name, decode(value, true)?);
+            }
+        }
+        let parameters = self.query.iter().map(|listed| {
+            let value = found.remove(listed.name.as_str());
+            (listed.name.clone(), value.or_else(|| listed.default.clone()))
+        });
+        let selected = Selected {
+            parameters: parameters.collect(),
+        };
+        (selected.query_string().len() <= MAX_SELECTED_BYTES).then_some(selected)
+    }
+}
+
+/// What the placeholders of a template stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    pub path: &'a BTreeMap<String, String>,
+    pub selected: Option<&'a Selected>,
+    /// The verified user.
+    pub user: Option<&'a str>,
+    /// The request's JSON.
+    pub body: Option<&'a serde_json::Value>,
+    /// The answer's JSON.
+    pub response: Option<&'a serde_json::Value>,
+}
+
+impl Values<'_> {
+    fn path_or_query(&self, name: &str) -> Option<String> {
+        if let Some(value) = self.path.get(name) {
+            return Some(encode_component(value));
+        }
+        let selected = self.selected.filter(|selected| selected.is_listed(name))?;
+        Some(match selected.get(name) {
+            None => String::new(),
+            // No encoded value is a lone `%`, so an empty parameter is not an absent one.
+            Some("") => "%".to_owned(),
+            Some(value) => encode_component(value),
+        })
+    }
+}
+
+impl Template {
+    /// The text with every value encoded; `None` when a value is not there, or is not
+    /// of a kind or length that keys are made of.
+    pub fn render(&self, values: &Values<'_>) -> Option<String> {
+        let mut out = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Value(name) => out.push_str(&values.path_or_query(name)?),
+                Piece::Hash => out.push_str(&values.selected?.hash()),
+                Piece::User => out.push_str(&plain(values.user?)?),
+                Piece::Body(pointer) => out.push_str(&pointed(values.body, pointer)?),
+                Piece::Response(pointer) => out.push_str(&pointed(values.response, pointer)?),
+            }
+            if out.len() > MAX_RENDERED_BYTES {
+                return None;
+            }
+        }
+        Some(out)
+    }
+}
+
+fn pointed(json: Option<&serde_json::Value>, pointer: &str) -> Option<String> {
+    match json?.pointer(pointer)? {
+        serde_json::Value::String(text) => plain(text),
+        serde_json::Value::Number(number) => Some(encode_component(&number.to_string())),
+        serde_json::Value::Bool(boolean) => Some(boolean.to_string()),
+        _ => None,
+    }
+}
+
+/// An empty value says no more than an absent one.
+fn plain(text: &str) -> Option<String> {
+    (1..=MAX_POINTED_BYTES).contains(&text.len()).then(|| encode_component(text))
+}

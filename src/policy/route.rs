@@ -1,0 +1,171 @@
+//! Which route a request is for. The most specific one wins, whatever the order.
+//!
+//! Segment by segment a literal beats `{name}` beats `{name...}`; then a listed method
+//! beats GET standing for HEAD beats `*`. A path that is no route's own but may be
+//! folded into one by the origin gets that route's limits, and nothing else of it.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
+
+use super::percent::decode;
+use super::target::{foldings, normalise};
+use super::types::{PathTemplate, Policy, Route, Segment};
+
+/// What the policy has for one request.
+#[derive(Debug, Clone)]
+pub struct Resolved<'p> {
+    /// `None`: like every unmatched request.
+    pub route: Option<&'p Route>,
+    /// Of `route` in `Policy::routes`.
+    pub index: Option<usize>,
+    /// Percent-decoded, by placeholder; empty unless `exact`.
+    pub values: BTreeMap<String, String>,
+    /// False: only the route's limits apply, the request passes through.
+    pub exact: bool,
+    /// What goes to the origin: the normal form, or as sent when that is hostile.
+    pub path: String,
+}
+
+impl Policy {
+    /// The route of a request. Linear in the path; routes are few.
+    pub fn resolve(&self, method: &str, raw_path: &str) -> Resolved<'_> {
+        let target = normalise(raw_path);
+        let own = target.path == "/-" || target.path.starts_with("/-/");
+        let exact = match target.hostile || own {
+            true => None,
+            false => self.best(method, &target.path),
+        };
+        // An unmatched path and `/{rest...}` must not be a way around a strict limit.
+        let may_fold = !own && exact.is_none_or(|found| self.leaves_limits_to_foldings(found));
+        let folded = if may_fold {
+            let paths = foldings(raw_path);
+            let found = paths.iter().filter_map(|path| self.best(method, path));
+            found.min_by(|a, b| self.specificity(*a, *b, method))
+        } else {
+            None
+        };
+        let (index, is_exact) = match (exact, folded) {
+            (Some(exact), Some(folded)) if self.specificity(folded, exact, method).is_lt() => {
+                (Some(folded), false)
+            }
+            (Some(exact), _) => (Some(exact), true),
+            (None, folded) => (folded, false),
+        };
+        let route = index.and_then(|index| self.routes.get(index));
+        Resolved {
+            values: route
+                .filter(|_| is_exact)
+                .map(|route| values(&route.path, &target.path))
+                .unwrap_or_default(),
+            route,
+            index,
+            exact: is_exact,
+            path: target.path,
+        }
+    }
+
+    /// Every route that matches a path in normal form, the most specific first.
+    pub fn candidates(&self, method: &str, path: &str) -> Vec<&Route> {
+        let segments = split(path);
+        let mut found: Vec<usize> = (0..self.routes.len())
+            .filter(|index| self.is_match(*index, method, &segments))
+            .collect();
+        found.sort_by(|a, b| self.specificity(*a, *b, method));
+        found.into_iter().filter_map(|index| self.routes.get(index)).collect()
+    }
+
+    fn best(&self, method: &str, path: &str) -> Option<usize> {
+        let segments = split(path);
+        (0..self.routes.len())
+            .filter(|index| self.is_match(*index, method, &segments))
+            .min_by(|a, b| self.specificity(*a, *b, method))
+    }
+
+    fn is_match(&self, index: usize, method: &str, segments: &[&str]) -> bool {
+        self.routes.get(index).is_some_and(|route| {
+            takes_method(&route.methods, method).is_some() && matches(&route.path, segments)
+        })
+    }
+
+    /// A wildcard that neither keeps nor purges loses nothing when it gives way.
+    fn leaves_limits_to_foldings(&self, index: usize) -> bool {
+        self.routes.get(index).is_some_and(|route| {
+            route.purge.is_none() && route.path.placeholders().next().is_some()
+        })
+    }
+
+    /// `Less`: the first is more specific.
+    fn specificity(&self, a: usize, b: usize, method: &str) -> Ordering {
+        let (Some(a), Some(b)) = (self.routes.get(a), self.routes.get(b)) else {
+            return Ordering::Equal;
+        };
+        let rank = |route: &Route| Reverse(takes_method(&route.methods, method));
+        compare_paths(&a.path, &b.path).then_with(|| rank(a).cmp(&rank(b)))
+    }
+}
+
+/// How well a list of methods fits one: 2 listed, 1 HEAD by GET, 0 by `*`.
+pub fn takes_method(methods: &[String], method: &str) -> Option<u8> {
+    let lists = |wanted: &str| methods.iter().any(|listed| listed == wanted);
+    if lists(method) {
+        Some(2)
+    } else if method == "HEAD" && lists("GET") {
+        Some(1)
+    } else {
+        methods.is_empty().then_some(0)
+    }
+}
+
+/// `Less`: the first is more specific, for any path that both match.
+pub fn compare_paths(a: &PathTemplate, b: &PathTemplate) -> Ordering {
+    let rank = |segment: &Segment| match segment {
+        Segment::Literal(_) => 0,
+        Segment::One(_) => 1,
+        Segment::Rest(_) => 2,
+    };
+    a.segments.iter().map(rank).cmp(b.segments.iter().map(rank))
+}
+
+fn split(path: &str) -> Vec<&str> {
+    path.strip_prefix('/').unwrap_or(path).split('/').collect()
+}
+
+fn matches(path: &PathTemplate, segments: &[&str]) -> bool {
+    let mut rest = segments.iter();
+    for segment in &path.segments {
+        let fits = match (segment, rest.next()) {
+            (_, None) => false,
+            (Segment::Rest(_), Some(_)) => return true,
+            (Segment::One(_), Some(part)) => !part.is_empty(),
+            (Segment::Literal(literal), Some(part)) => literal == part,
+        };
+        if !fits {
+            return false;
+        }
+    }
+    rest.next().is_none()
+}
+
+/// The values of a path's placeholders. A path in normal form decodes to UTF-8.
+fn values(template: &PathTemplate, path: &str) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    let mut rest = path.strip_prefix('/');
+    for segment in &template.segments {
+        let Some(here) = rest else { break };
+        let (part, after) = match here.split_once('/') {
+            Some((part, after)) => (part, Some(after)),
+            None => (here, None),
+        };
+        let (name, value) = match segment {
+            Segment::Literal(_) => {
+                rest = after;
+                continue;
+            }
+            Segment::One(name) => (name, part),
+            Segment::Rest(name) => (name, here),
+        };
+        values.insert(name.clone(), decode(value, false).unwrap_or_default());
+        rest = after;
+    }
+    values
+}

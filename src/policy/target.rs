@@ -1,0 +1,161 @@
+//! The one normal form of a path: for matching, for keys and for the origin.
+//!
+//! RFC 3986 section 6.2.2: percent codes in upper case, unreserved characters decoded,
+//! dot segments removed (section 5.2.4), what must be encoded encoded. `/x/` is not
+//! `/x`. It does not guess: a path that servers read in different ways is hostile and
+//! stays as it was sent. What such a path may be folded into is kept apart, and only
+//! ever decides whose limits count.
+//!
+//! Always: normalising twice is normalising once; a hostile path comes back unchanged.
+
+use super::percent::{code, is_path_character, is_unreserved, push};
+
+/// A path in normal form, or a hostile one as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub path: String,
+    /// It has `//`, `\`, `;`, an encoded slash, backslash or NUL, an invalid code, or
+    /// what is not UTF-8 when decoded.
+    pub hostile: bool,
+}
+
+/// Brings a path as it was sent into normal form.
+pub fn normalise(raw: &str) -> Target {
+    let normal = if raw.is_empty() {
+        Some("/".to_owned())
+    } else {
+        normal_form(raw)
+    };
+    Target {
+        hostile: normal.is_none(),
+        path: normal.unwrap_or_else(|| raw.to_owned()),
+    }
+}
+
+fn normal_form(raw: &str) -> Option<String> {
+    let rest = raw.strip_prefix('/')?;
+    let mut segments: Vec<String> = Vec::new();
+    let mut parts = rest.split('/').peekable();
+    while let Some(part) = parts.next() {
+        if part.is_empty() && parts.peek().is_some() {
+            return None;
+        }
+        segments.push(segment(part)?);
+    }
+    Some(join(without_dots(segments)))
+}
+
+/// One segment in normal form; `None` when it is hostile.
+fn segment(raw: &str) -> Option<String> {
+    let mut out = String::with_capacity(raw.len());
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'\\' | b';' | 0 => return None,
+            b'%' => {
+                let byte = code(rest.next(), rest.next())?;
+                if matches!(byte, b'/' | b'\\' | 0) {
+                    return None;
+                }
+                decoded.push(byte);
+                push(byte, is_unreserved(byte), &mut out);
+            }
+            _ => {
+                decoded.push(byte);
+                push(byte, is_path_character(byte), &mut out);
+            }
+        }
+    }
+    std::str::from_utf8(&decoded).ok()?;
+    Some(out)
+}
+
+/// RFC 3986 section 5.2.4, on segments.
+fn without_dots(segments: Vec<String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::with_capacity(segments.len());
+    let last = segments.len().saturating_sub(1);
+    for (index, segment) in segments.into_iter().enumerate() {
+        let dots = match segment.as_str() {
+            "." => true,
+            ".." => {
+                kept.pop();
+                true
+            }
+            _ => false,
+        };
+        if !dots {
+            kept.push(segment);
+        } else if index == last {
+            kept.push(String::new());
+        }
+    }
+    kept
+}
+
+fn without_empty(mut segments: Vec<String>) -> Vec<String> {
+    let last = segments.pop().unwrap_or_default();
+    segments.retain(|segment| !segment.is_empty());
+    segments.push(last);
+    segments
+}
+
+fn join(segments: Vec<String>) -> String {
+    format!("/{}", segments.join("/"))
+}
+
+/// What servers may fold a path into, beside its normal form: slashes merged before
+/// or after the dots are resolved, encoded ones decoded, path parameters and NUL
+/// dropped, and each with one slash more or less at the end. At most four.
+pub fn foldings(raw: &str) -> Vec<String> {
+    let target = normalise(raw);
+    if !target.hostile {
+        return vec![other_end(&target.path)];
+    }
+    let segments = folded_segments(raw);
+    let mut paths = vec![
+        join(without_dots(without_empty(segments.clone()))),
+        join(without_empty(without_dots(segments))),
+    ];
+    paths.dedup();
+    let ends: Vec<String> = paths.iter().map(|path| other_end(path)).collect();
+    paths.extend(ends);
+    paths
+}
+
+fn other_end(path: &str) -> String {
+    match path.strip_suffix('/') {
+        Some("") => path.to_owned(),
+        Some(shorter) => shorter.to_owned(),
+        None => format!("{path}/"),
+    }
+}
+
+/// Decoded once: a server that decodes twice is beyond what an edge can know.
+fn folded_segments(raw: &str) -> Vec<String> {
+    let mut segments = Vec::new();
+    for part in raw.strip_prefix('/').unwrap_or(raw).split(['/', '\\']) {
+        let part = part.split(';').next().unwrap_or_default();
+        let mut out = String::with_capacity(part.len());
+        let mut rest = part.bytes();
+        while let Some(byte) = rest.next() {
+            let mut ahead = rest.clone();
+            let coded = match byte {
+                b'%' => code(ahead.next(), ahead.next()),
+                _ => None,
+            };
+            if coded.is_some() {
+                rest = ahead;
+            }
+            match coded.unwrap_or(byte) {
+                0 => {}
+                b'/' | b'\\' => segments.push(std::mem::take(&mut out)),
+                byte if coded.is_some() => push(byte, is_unreserved(byte), &mut out),
+                // A code that is none stays what it is and equals no literal.
+                byte => push(byte, is_path_character(byte) || byte == b'%', &mut out),
+            }
+        }
+        segments.push(out);
+    }
+    segments
+}

@@ -1,0 +1,139 @@
+//! One request's dealings with the world: its trips, its waiting, its deferred work.
+//!
+//! A Redis that failed once in a request is not asked again in it, so a visitor
+//! never waits for more than one Redis timeout.
+
+use std::cell::{Cell, RefCell};
+
+use crate::deferred::Deferred;
+use crate::gateway::Gateway;
+use crate::headers::Timing;
+use crate::http::{Headers, Response};
+use crate::ports::{Clock, Fetch, OriginError, Ports, Redis, Store};
+use crate::redis::{Batch, RedisError, Reply};
+
+pub struct Visit<'a, P: Ports> {
+    pub gateway: &'a Gateway,
+    pub ports: &'a P,
+    failed: RefCell<Option<RedisError>>,
+    redis_ms: Cell<Option<u64>>,
+    origin_ms: Cell<Option<u64>>,
+    deferred: RefCell<Vec<Deferred>>,
+}
+
+impl<'a, P: Ports> Visit<'a, P> {
+    pub fn new(gateway: &'a Gateway, ports: &'a P) -> Self {
+        Self {
+            gateway,
+            ports,
+            failed: RefCell::new(None),
+            redis_ms: Cell::new(None),
+            origin_ms: Cell::new(None),
+            deferred: RefCell::new(Vec::new()),
+        }
+    }
+
+    pub fn redis_timeout_ms(&self) -> u64 {
+        self.gateway.policy.defaults.timeout.redis_ms
+    }
+
+    pub fn origin_timeout_ms(&self) -> u64 {
+        self.gateway.policy.defaults.timeout.origin_ms
+    }
+
+    /// A trip for the cache with the policy's timeout.
+    pub async fn cache_trip(&self, batch: &Batch) -> Result<Vec<Reply>, RedisError> {
+        self.pipeline(Store::Cache, batch, self.redis_timeout_ms())
+            .await
+    }
+
+    pub fn defer(&self, work: Deferred) {
+        self.deferred.borrow_mut().push(work);
+    }
+
+    pub fn take_deferred(&self) -> Vec<Deferred> {
+        self.deferred.take()
+    }
+
+    pub fn timing(&self) -> Timing {
+        Timing {
+            redis_ms: self.redis_ms.get(),
+            origin_ms: self.origin_ms.get(),
+        }
+    }
+
+    /// A GET of the edge's own, with nothing of the visitor in it.
+    pub async fn fetch(
+        &self,
+        target: &str,
+        timeout_ms: u64,
+    ) -> Result<Response<P::Body>, OriginError> {
+        let fetch = Fetch {
+            target: target.to_owned(),
+            headers: Headers::from_iter([
+                ("accept", "application/json"),
+                ("accept-encoding", "identity"),
+                ("user-agent", "edgeweir"),
+            ]),
+        };
+        let begun_ms = self.ports.now_ms();
+        let answer = self.ports.fetch(&fetch, timeout_ms).await;
+        self.waited_for_origin(begun_ms);
+        answer
+    }
+
+    pub async fn forward(
+        &self,
+        incoming: &P::Incoming,
+        target: &str,
+        replace: &Headers,
+    ) -> Result<Response<P::Body>, OriginError> {
+        let begun_ms = self.ports.now_ms();
+        let answer = self
+            .ports
+            .forward(incoming, target, replace, self.origin_timeout_ms())
+            .await;
+        self.waited_for_origin(begun_ms);
+        answer
+    }
+
+    /// Fetches of one request run side by side, so the longest counts.
+    fn waited_for_origin(&self, begun_ms: u64) {
+        let waited_ms = self.ports.now_ms().saturating_sub(begun_ms);
+        self.origin_ms
+            .set(Some(self.origin_ms.get().unwrap_or(0).max(waited_ms)));
+    }
+}
+
+impl<P: Ports> Clock for Visit<'_, P> {
+    fn now_ms(&self) -> u64 {
+        self.ports.now_ms()
+    }
+
+    async fn sleep(&self, duration_ms: u64) {
+        self.ports.sleep(duration_ms).await;
+    }
+}
+
+impl<P: Ports> Redis for Visit<'_, P> {
+    async fn pipeline(
+        &self,
+        store: Store,
+        batch: &Batch,
+        timeout_ms: u64,
+    ) -> Result<Vec<Reply>, RedisError> {
+        if let Some(error) = self.failed.borrow().as_ref() {
+            return Err(error.clone());
+        }
+        let begun_ms = self.ports.now_ms();
+        let replies = self.ports.pipeline(store, batch, timeout_ms).await;
+        let waited_ms = self.ports.now_ms().saturating_sub(begun_ms);
+        self.redis_ms
+            .set(Some(self.redis_ms.get().unwrap_or(0) + waited_ms));
+        if let Err(error) = &replies {
+            self.ports.log(&error.to_string());
+            *self.failed.borrow_mut() = Some(error.clone());
+        }
+        replies
+    }
+}

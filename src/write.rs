@@ -1,0 +1,134 @@
+//! What a successful write purges, from the policy's templates.
+//!
+//! A template whose value is not there purges the tags of `else` instead of
+//! nothing. The writer's answer waits for Redis' acknowledgement, so that the
+//! writer's next read is fresh.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::cache::purge::Purge;
+use crate::deferred::Deferred;
+use crate::http::{Body, Response};
+use crate::policy::{Piece, PurgeRule, Template, Values};
+use crate::ports::{Bounded, Ports};
+use crate::redis::Reply;
+use crate::visit::Visit;
+
+/// JSON that templates may point into (CONTRACT, Policy).
+pub const MAX_JSON_BYTES: usize = 64 * 1024;
+
+fn points_into(rule: &PurgeRule, wanted: fn(&Piece) -> bool) -> bool {
+    rule.keys
+        .iter()
+        .chain(&rule.tags)
+        .chain(&rule.otherwise)
+        .any(|template| template.pieces.iter().any(wanted))
+}
+
+pub fn needs_body(rule: &PurgeRule) -> bool {
+    points_into(rule, |piece| matches!(piece, Piece::Body(_)))
+}
+
+fn needs_response(rule: &PurgeRule) -> bool {
+    points_into(rule, |piece| matches!(piece, Piece::Response(_)))
+}
+
+pub fn needs_user(rule: &PurgeRule) -> bool {
+    points_into(rule, |piece| matches!(piece, Piece::User))
+}
+
+/// Keys and tags that are purged for these values.
+pub fn plan(rule: &PurgeRule, values: &Values<'_>) -> Purge {
+    let mut absent = false;
+    let mut render = |templates: &[Template]| {
+        let rendered: Vec<Option<String>> = templates
+            .iter()
+            .map(|template| template.render(values))
+            .collect();
+        absent |= rendered.iter().any(Option::is_none);
+        rendered.into_iter().flatten().collect()
+    };
+    let mut purge = Purge {
+        keys: render(&rule.keys),
+        tags: render(&rule.tags),
+    };
+    if absent {
+        purge.tags.extend(
+            rule.otherwise
+                .iter()
+                .filter_map(|template| template.render(values)),
+        );
+    }
+    purge
+}
+
+/// Purges after a write; the answer is the origin's, its body read only when a
+/// template points into it.
+pub async fn purge_after<P: Ports>(
+    visit: &Visit<'_, P>,
+    rule: &PurgeRule,
+    path: &BTreeMap<String, String>,
+    user: Option<&str>,
+    body: Option<Vec<u8>>,
+    mut response: Response<P::Body>,
+) -> Response<P::Body> {
+    if !(200..300).contains(&response.status) {
+        return response;
+    }
+    let mut answered = None;
+    if needs_response(rule) {
+        (response, answered) = peek(visit, response).await;
+    }
+    let body = body.and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+    let purge = plan(
+        rule,
+        &Values {
+            path,
+            selected: None,
+            user,
+            body: body.as_ref(),
+            response: answered.as_ref(),
+        },
+    );
+    if !purge.is_empty() && !confirm(visit, &purge).await {
+        visit.ports.log("purge not confirmed in time; it is tried again");
+    }
+    response
+}
+
+/// Whether Redis confirmed the purge; if not, it is tried again after the answer.
+pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
+    let batch = purge.batch(visit.ports.random());
+    let confirmed = match visit.cache_trip(&batch).await {
+        Ok(replies) => !replies.iter().any(Reply::is_error),
+        Err(_) => false,
+    };
+    if !confirmed {
+        visit.defer(Deferred::Purge { batch });
+    }
+    confirmed
+}
+
+/// Reads an answer's JSON and leaves the answer whole.
+async fn peek<P: Ports>(
+    visit: &Visit<'_, P>,
+    mut response: Response<P::Body>,
+) -> (Response<P::Body>, Option<Value>) {
+    let Body::Upstream(body) = std::mem::replace(&mut response.body, Body::Empty) else {
+        return (response, None);
+    };
+    let timeout_ms = visit.origin_timeout_ms();
+    match visit.ports.read(body, MAX_JSON_BYTES, timeout_ms).await {
+        Ok(Bounded::Whole(bytes)) => {
+            let json = serde_json::from_slice(&bytes).ok();
+            (response.with_bytes(bytes.into()), json)
+        }
+        Ok(Bounded::Longer(body)) => {
+            response.body = Body::Upstream(body);
+            (response, None)
+        }
+        Err(_) => (response, None),
+    }
+}

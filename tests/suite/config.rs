@@ -1,0 +1,208 @@
+//! Variables: what is required, what is refused, and that no secret is ever shown.
+
+use edgeweir::config::{Config, ConfigError};
+use edgeweir::redis::Endpoint;
+
+const URL: (&str, &str) = ("UPSTASH_REDIS_REST_URL", "https://eu1.upstash.io");
+const TOKEN: (&str, &str) = ("UPSTASH_REDIS_REST_TOKEN", "tok-secret");
+
+fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::from_vars(|name| {
+        // The last one said wins, so that a case can replace a default.
+        let var = vars.iter().rev().find(|(var, _)| *var == name);
+        var.map(|(_, value)| (*value).to_owned())
+    })
+}
+
+fn with(var: (&str, &str)) -> Result<Config, ConfigError> {
+    read(&[URL, TOKEN, var])
+}
+
+#[test]
+fn the_database_alone_is_enough() {
+    let config = read(&[URL, TOKEN]).unwrap();
+    let redis = config.redis.as_ref().unwrap();
+    assert_eq!(
+        redis.limits,
+        Endpoint::new("https://eu1.upstash.io", "tok-secret")
+    );
+    assert_eq!(redis.cache, None);
+    assert!(config.rate_limit_redis);
+    assert_eq!(config.origin_url, None);
+    assert_eq!(config.admin_token, None);
+    assert_eq!(config.jwt_secret, None);
+    assert_eq!(config.policy, None);
+    assert_eq!(config.rate_limit_window_ms, None);
+    assert_eq!(config.rate_limit_max_requests, None);
+}
+
+#[test]
+fn everything_is_read() {
+    let config = read(&[
+        URL,
+        ("UPSTASH_REDIS_REST_TOKEN", "tok-secret\n"),
+        ("CACHE_REDIS_REST_URL", "http://127.0.0.1:8079/"),
+        ("CACHE_REDIS_REST_TOKEN", "cache-secret"),
+        ("ORIGIN_URL", " http://[::1]:3000/base// "),
+        ("ADMIN_TOKEN", "admin-secret\n"),
+        ("JWT_SECRET", " jwt-secret "),
+        ("POLICY", r#"{"route":[]}"#),
+        ("RATE_LIMIT_WINDOW_MS", "60000"),
+        ("RATE_LIMIT_MAX_REQUESTS", "2147483648"),
+        ("RATE_LIMIT_REDIS_ENABLED", "FALSE"),
+        ("VIEW_SYNC_INTERVAL_HOURS", "nonsense"),
+    ])
+    .unwrap();
+    let redis = config.redis.as_ref().unwrap();
+    assert_eq!(redis.limits, Endpoint::new(URL.1, TOKEN.1));
+    assert_eq!(
+        redis.cache,
+        Some(Endpoint::new("http://127.0.0.1:8079", "cache-secret"))
+    );
+    assert_eq!(config.origin_url.as_deref(), Some("http://[::1]:3000/base"));
+    assert_eq!(
+        config.admin_token.as_ref().unwrap().as_bytes(),
+        b"admin-secret"
+    );
+    assert_eq!(
+        config.jwt_secret.as_ref().unwrap().as_bytes(),
+        b" jwt-secret "
+    );
+    assert_eq!(config.policy.as_deref(), Some(r#"{"route":[]}"#));
+    assert_eq!(config.rate_limit_window_ms, Some(60_000));
+    assert_eq!(config.rate_limit_max_requests, Some(1 << 31));
+    assert!(!config.rate_limit_redis);
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("-secret"), "{shown}");
+}
+
+#[test]
+fn without_redis_its_variables_do_not_matter() {
+    let config = read(&[
+        ("REDIS_ENABLED", "false"),
+        ("UPSTASH_REDIS_REST_URL", "nonsense"),
+    ])
+    .unwrap();
+    assert!(config.redis.is_none());
+}
+
+#[test]
+fn empty_counts_as_unset() {
+    for name in [
+        "CACHE_REDIS_REST_URL",
+        "CACHE_REDIS_REST_TOKEN",
+        "ORIGIN_URL",
+        "ADMIN_TOKEN",
+        "JWT_SECRET",
+        "POLICY",
+        "REDIS_ENABLED",
+        "RATE_LIMIT_WINDOW_MS",
+        "RATE_LIMIT_MAX_REQUESTS",
+        "RATE_LIMIT_REDIS_ENABLED",
+    ] {
+        let config = with((name, "")).unwrap_or_else(|error| panic!("{error}"));
+        assert!(config.redis.is_some_and(|redis| redis.cache.is_none()));
+        assert!(config.admin_token.is_none() && config.jwt_secret.is_none());
+        assert!(config.origin_url.is_none() && config.policy.is_none());
+        assert!(config.rate_limit_redis);
+    }
+}
+
+#[test]
+fn a_missing_required_one_is_named() {
+    let missing = |vars: &[(&str, &str)]| read(vars).unwrap_err().variable;
+    assert_eq!(missing(&[]), "UPSTASH_REDIS_REST_URL");
+    assert_eq!(missing(&[TOKEN]), "UPSTASH_REDIS_REST_URL");
+    assert_eq!(missing(&[URL]), "UPSTASH_REDIS_REST_TOKEN");
+    assert_eq!(
+        missing(&[URL, (TOKEN.0, " \n")]),
+        "UPSTASH_REDIS_REST_TOKEN"
+    );
+    let half = [URL, TOKEN, ("CACHE_REDIS_REST_URL", "https://c.test")];
+    assert_eq!(missing(&half), "CACHE_REDIS_REST_TOKEN");
+    let half = [URL, TOKEN, ("CACHE_REDIS_REST_TOKEN", "secret")];
+    assert_eq!(missing(&half), "CACHE_REDIS_REST_URL");
+}
+
+#[test]
+fn a_malformed_one_is_named_and_its_value_not_shown() {
+    let long = format!("https://{}-hidden", "x".repeat(3_000));
+    let longer = format!("hidden-{}", "x".repeat(4_096));
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "ORIGIN_URL",
+            &[
+                "hidden.test",
+                "ftp://hidden.test",
+                "//hidden.test",
+                "https://",
+                "https:///hidden",
+                "https://:80/hidden",
+                "https://user:hidden@a.test",
+                "https://hidden.test?x=1",
+                "https://hidden.test/#f",
+                "https://hidden.test\\x",
+                "https://hidden test",
+                "https://hidden\u{7}.test",
+                "https://hiddén.test",
+                "https://hidden.test:",
+                "https://hidden.test:0",
+                "https://hidden.test:65536",
+                "https://hidden.test:+80",
+                "https://hidden.test:8o",
+                "https://[::hidden]",
+                "https://[::1",
+                "https://::1",
+                "https://hid*den",
+                long.as_str(),
+            ],
+        ),
+        ("UPSTASH_REDIS_REST_URL", &["rediss://hidden.test:6379"]),
+        ("CACHE_REDIS_REST_URL", &["hidden"]),
+        (
+            "UPSTASH_REDIS_REST_TOKEN",
+            &["hidden token", "hidden\u{0}", "hiddén", longer.as_str()],
+        ),
+        ("REDIS_ENABLED", &["hidden", "2"]),
+        ("RATE_LIMIT_REDIS_ENABLED", &["hidden"]),
+        (
+            "RATE_LIMIT_WINDOW_MS",
+            &[
+                "0",
+                "-1",
+                "+5",
+                "1.5",
+                "1e3",
+                "60s",
+                "hidden",
+                "99999999999999999999",
+            ],
+        ),
+        (
+            "RATE_LIMIT_MAX_REQUESTS",
+            &["0", "-1", "hidden", "2147483649", "4294967297"],
+        ),
+    ];
+    for (variable, values) in cases {
+        for value in *values {
+            let error = with((variable, value)).expect_err(value);
+            assert_eq!(error.variable, *variable, "{value}");
+            let text = error.to_string();
+            assert!(text.starts_with(variable), "{text}");
+            assert!(!text.contains("hidd"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn good_urls_pass() {
+    for (url, kept) in [
+        ("http://localhost", "http://localhost"),
+        ("http://127.0.0.1:8787/", "http://127.0.0.1:8787"),
+        ("https://api_1.a-b.test/v1/", "https://api_1.a-b.test/v1"),
+        ("https://[2001:db8::1]", "https://[2001:db8::1]"),
+    ] {
+        let config = with(("ORIGIN_URL", url)).unwrap();
+        assert_eq!(config.origin_url.as_deref(), Some(kept));
+    }
+}

@@ -1,0 +1,293 @@
+//! Never more than the limit in any trailing window, held against Redis' own history.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use edgeweir::limit::{RESIDUAL_MS, Window};
+use edgeweir::policy::{By, Limit, Per};
+use edgeweir::redis::RedisErrorKind;
+
+use crate::sim::clock::Sim;
+use crate::sim::history::{histories, most_in_any_window};
+use crate::sim::redis::FakeRedis;
+use crate::sim::traffic::{Asked, Isolate, Outcomes, send};
+use crate::sim::{Fault, Passage, Rng, first_seed};
+
+const CASES: u64 = 400;
+
+/// A day in 2026, which is no boundary of any window here.
+const START_MS: u64 = 1_770_000_123_457;
+
+/// How one isolate reaches Redis.
+#[derive(Debug, Clone, Copy)]
+enum Path {
+    /// A few milliseconds each way.
+    Near,
+    /// Nearly all of a good sample's trip in one direction, now this, now that: the
+    /// offset is as wrong as it may be.
+    Lopsided,
+    /// Too slow for a good sample: `TIME` rides with every check.
+    Far,
+}
+
+struct Case {
+    seed: u64,
+    timeout_ms: u64,
+    limits: Vec<Limit>,
+    ids: u64,
+    isolates: Vec<(Path, i64)>,
+    /// How far a local clock wanders between samples.
+    swing_ms: u64,
+    faults: bool,
+    spikes: bool,
+    /// When each request arrives, after the start.
+    arrivals_us: Vec<u64>,
+    flush_us: Option<u64>,
+}
+
+impl Case {
+    fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let timeout_ms = rng.pick(&[150, 150, 150, 50, 300]);
+        let mut limits: Vec<Limit> = (0..rng.between(1, 3))
+            .map(|at| draw_limit(&mut rng, at))
+            .collect();
+        if rng.chance(30) {
+            // Windows as long as the first one's, so that all of them are under pressure.
+            let window_ms = limits[0].window_ms;
+            limits.iter_mut().for_each(|limit| limit.window_ms = window_ms);
+        }
+        let buckets = limits
+            .iter()
+            .map(|limit| Window::new(limit.requests, limit.window_ms, timeout_ms).bucket_ms());
+        let spread_ms = buckets.min().unwrap() - timeout_ms;
+        let isolates = (0..rng.between(1, 6))
+            .map(|_| {
+                let path = rng.pick(&[Path::Near, Path::Lopsided, Path::Lopsided, Path::Far]);
+                (path, rng.between(0, 36_000_000) as i64 - 18_000_000)
+            })
+            .collect();
+        Self {
+            seed,
+            timeout_ms,
+            ids: rng.between(1, 3),
+            isolates,
+            swing_ms: spread_ms.saturating_sub(RESIDUAL_MS) / 4,
+            faults: rng.chance(20),
+            spikes: rng.chance(40),
+            arrivals_us: draw_arrivals(&mut rng, &limits, timeout_ms),
+            flush_us: rng
+                .chance(20)
+                .then(|| rng.between(0, 3 * limits[0].window_ms) * 1000),
+            limits,
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "timeout {} ms, {:?}, {} ids, {:?}, swing {} ms, faults {}, spikes {}, {} arrivals, flush at {:?} us",
+            self.timeout_ms, self.limits, self.ids, self.isolates, self.swing_ms, self.faults,
+            self.spikes, self.arrivals_us.len(), self.flush_us,
+        )
+    }
+
+    /// Runs the case and answers how many were admitted, refused and degraded.
+    fn run(&self) -> (usize, usize, usize) {
+        let mut rng = Rng::new(!self.seed);
+        let sim = Sim::new(START_MS);
+        let redis = Rc::new(FakeRedis::default());
+        let isolates: Vec<Isolate> = self
+            .isolates
+            .iter()
+            .map(|(path, skew_ms)| self.isolate(&mut rng, &sim, &redis, *path, *skew_ms))
+            .collect();
+        let outcomes = Rc::new(RefCell::new(Outcomes::default()));
+        for (number, arrival_us) in self.arrivals_us.iter().enumerate() {
+            let asked: Vec<Asked> = (self.limits.iter())
+                .map(|limit| {
+                    let id = match limit.by {
+                        By::Global => "global".to_owned(),
+                        _ => format!("id{}", rng.between(1, self.ids)),
+                    };
+                    (limit.clone(), id)
+                })
+                .collect();
+            let at_us = START_MS * 1000 + arrival_us;
+            let when = (number as u64 + 1, at_us, rng.between(0, 200_000));
+            send(&rng.pick(&isolates), &outcomes, when, asked, self.timeout_ms);
+        }
+        if let Some(flush_us) = self.flush_us {
+            let (sim_then, redis) = (sim.clone(), redis.clone());
+            sim.at(START_MS * 1000 + flush_us, move || redis.flush(sim_then.now_us()));
+        }
+        sim.run();
+        let outcomes = outcomes.borrow();
+        self.hold_against_history(&redis, &outcomes);
+        self.hold_against_keys(&sim, &redis);
+        (outcomes.admitted.len(), outcomes.refused.len(), outcomes.degraded.len())
+    }
+
+    fn isolate(
+        &self,
+        rng: &mut Rng,
+        sim: &Rc<Sim>,
+        redis: &Rc<FakeRedis>,
+        path: Path,
+        skew_ms: i64,
+    ) -> Isolate {
+        let mut rng = Rng::new(rng.next());
+        let (timeout_us, spikes, faults) = (self.timeout_ms * 1000, self.spikes, self.faults);
+        let swing_us = self.swing_ms * 1000;
+        let skew_us = skew_ms * 1000;
+        let mut clock_rng = Rng::new(rng.next());
+        let network = move |_: &_| {
+            let (mut request_us, mut response_us) = match path {
+                Path::Near => (rng.between(300, 9_000), rng.between(300, 9_000)),
+                Path::Lopsided => {
+                    let long = rng.between(80_000, 90_000).min(timeout_us * 4 / 5);
+                    let short = rng.between(100, 2_000);
+                    if rng.chance(50) { (long, short) } else { (short, long) }
+                }
+                Path::Far => {
+                    let trip = rng.between(timeout_us * 2 / 3, timeout_us * 9 / 10);
+                    let request = rng.between(0, trip);
+                    (request, trip - request)
+                }
+            };
+            if spikes && rng.chance(15) {
+                let spike = rng.between(0, 2 * timeout_us);
+                if rng.chance(50) { request_us += spike } else { response_us += spike }
+            }
+            let mut passage = Passage::new(request_us, response_us);
+            passage.gap_us = rng.pick(&[0, 0, 100, timeout_us / 80]);
+            if faults && rng.chance(10) {
+                use RedisErrorKind::{Open, Rejected, Transport};
+                let after = rng.chance(50);
+                passage.fault = match after {
+                    true => Fault::After(Transport),
+                    false => Fault::Before(rng.pick(&[Open, Rejected, Transport])),
+                };
+            }
+            passage
+        };
+        let isolate = Isolate::new(sim, redis, network);
+        isolate.edge.skew_us.set(skew_us);
+        if swing_us > 0 {
+            let end_us = self.arrivals_us.last().unwrap() + 1;
+            for _ in 0..20 {
+                let skew = isolate.edge.skew_us.clone();
+                let wrong_us = skew_us + clock_rng.between(0, swing_us) as i64;
+                let at_us = START_MS * 1000 + clock_rng.between(0, end_us);
+                sim.at(at_us, move || skew.set(wrong_us));
+            }
+        }
+        isolate
+    }
+
+    fn hold_against_history(&self, redis: &FakeRedis, outcomes: &Outcomes) {
+        for (base, stretches) in histories(&redis.ran.borrow(), &outcomes.admitted) {
+            let name = base.rsplit_once(':').unwrap().1;
+            let limit = self.limits.iter().find(|limit| limit.name == name).unwrap();
+            for stretch in stretches {
+                let most = most_in_any_window(&stretch.admitted, limit.window_ms * 1000);
+                let allowed = u64::from(limit.requests) + stretch.crossed;
+                assert!(
+                    most <= allowed,
+                    "{most} of {allowed} in a window of {base}; EDGEWEIR_SEED={}: {}",
+                    self.seed,
+                    self.describe()
+                );
+            }
+        }
+    }
+
+    /// No refund has wrapped around, and every key ends.
+    fn hold_against_keys(&self, sim: &Sim, redis: &FakeRedis) {
+        for (key, ttl_ms) in redis.ttls_ms(sim.now_us()) {
+            let total = u32::from_be_bytes(redis.get(&key).unwrap()[..4].try_into().unwrap());
+            assert!(total < 1 << 31, "{key} holds {total}; EDGEWEIR_SEED={}", self.seed);
+            assert!(
+                ttl_ms.is_some() || self.faults || self.spikes,
+                "{key} never ends; EDGEWEIR_SEED={}: {}",
+                self.seed,
+                self.describe()
+            );
+        }
+    }
+}
+
+fn draw_limit(rng: &mut Rng, at: u64) -> Limit {
+    let requests = match rng.between(0, 9) {
+        0 => 1,
+        1 => 32_767,
+        2 => rng.between(32_768, 2_000_000),
+        _ => rng.between(2, 40),
+    };
+    Limit {
+        name: format!("limit{at}"),
+        requests: requests as u32,
+        window_ms: rng.pick(&[2_500, 3_001, 7_777, 10_000, 60_000, 61_703, 600_000, 3_600_000]),
+        by: rng.pick(&[By::Ip, By::User, By::Global]),
+        per: rng.pick(&[Per::Route, Per::All]),
+        // About 3 to 40 requests fill it.
+        cost: (requests / rng.between(3, 40)).max(1) as u32,
+    }
+}
+
+/// Steady, or in bursts: around the epochs' boundaries, and again one window later.
+fn draw_arrivals(rng: &mut Rng, limits: &[Limit], timeout_ms: u64) -> Vec<u64> {
+    let limit = rng.pick(limits);
+    let window_us = limit.window_ms * 1000;
+    let bucket_us =
+        Window::new(limit.requests, limit.window_ms, timeout_ms).bucket_ms() * 1000;
+    let fill = u64::from(limit.requests / limit.cost) + 1;
+    let mut arrivals_us = Vec::new();
+    if rng.chance(35) {
+        let mean_us = window_us as f64 / (fill * rng.between(1, 3)) as f64;
+        let mut at_us = 0;
+        while at_us < 3 * window_us && arrivals_us.len() < 250 {
+            at_us += rng.gap_us(mean_us);
+            arrivals_us.push(at_us);
+        }
+        return arrivals_us;
+    }
+    let until_boundary_us = window_us - START_MS * 1000 % window_us;
+    for _ in 0..rng.between(1, 3) {
+        let mut at_us = match rng.chance(60) {
+            // In the last buckets of an epoch, or the first of the next.
+            true => (until_boundary_us + rng.between(0, 4 * bucket_us)).saturating_sub(2 * bucket_us),
+            false => rng.between(0, window_us),
+        };
+        for _ in 0..rng.between(2, 4) {
+            let width_us = rng.pick(&[1_000, 50_000, 300_000, bucket_us]);
+            for _ in 0..(fill * 3 / 2).clamp(1, 45) {
+                arrivals_us.push(at_us + rng.between(0, width_us));
+            }
+            // Its echo comes when the first may just be forgotten.
+            let early_us = rng.between(0, bucket_us + bucket_us / 2);
+            at_us += window_us.saturating_sub(early_us);
+        }
+    }
+    arrivals_us.sort_unstable();
+    arrivals_us
+}
+
+/// Random limits, costs, isolates, raw clocks hours apart, latencies to beyond the
+/// timeout, lost and broken trips, refunds in flight, bursts on both sides of every
+/// boundary, flushed keys: at most L in any trailing window.
+#[test]
+fn never_above_the_limit_in_any_trailing_window() {
+    let first = first_seed();
+    let mut all = (0, 0, 0);
+    for seed in first..first + CASES {
+        let case = Case::draw(seed);
+        let (admitted, refused, degraded) = case.run();
+        if !case.spikes && !case.faults {
+            assert!(admitted > 0 || degraded == 0, "nothing works; EDGEWEIR_SEED={seed}: {}", case.describe());
+        }
+        all = (all.0 + admitted, all.1 + refused, all.2 + degraded);
+    }
+    println!("seeds {first}..{}: (admitted, refused, degraded) = {all:?}", first + CASES);
+    assert!(all.0 > 5_000 && all.1 > 5_000, "the cases put no pressure on: {all:?}");
+    assert!(all.2 * 5 < all.0 + all.1, "too often degraded: {all:?}");
+}

@@ -1,0 +1,272 @@
+//! A Redis in memory that does what the real one does for the commands we use.
+//!
+//! Keys are strings with an optional expiry in virtual time. An unknown command, a
+//! wrong number of arguments or a wrong type is an error reply, as from Redis.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use edgeweir::redis::{Command, Reply, Word};
+
+struct Value {
+    bytes: Vec<u8>,
+    expires_us: Option<u64>,
+}
+
+/// One command as it ran.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    pub at_us: u64,
+    /// Whose port sent it; see `Edge::tag`.
+    pub tag: u64,
+    pub words: Vec<String>,
+    pub reply: Reply,
+}
+
+#[derive(Default)]
+pub struct FakeRedis {
+    keys: RefCell<BTreeMap<String, Value>>,
+    pub ran: RefCell<Vec<Ran>>,
+    /// HTTP requests that reached it.
+    pub trips: Cell<u64>,
+}
+
+impl FakeRedis {
+    /// Runs one command and writes it down.
+    pub fn run(&self, now_us: u64, tag: u64, command: &Command) -> Reply {
+        let words: Vec<String> = command.words().iter().map(text).collect();
+        let args: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.expire(now_us);
+        let reply = self.answer(now_us, &args);
+        self.ran.borrow_mut().push(Ran {
+            at_us: now_us,
+            tag,
+            words,
+            reply: reply.clone(),
+        });
+        reply
+    }
+
+    /// Forgets every key, and writes that down as a command.
+    pub fn flush(&self, now_us: u64) {
+        self.keys.borrow_mut().clear();
+        self.ran.borrow_mut().push(Ran {
+            at_us: now_us,
+            tag: 0,
+            words: vec!["FLUSHALL".to_owned()],
+            reply: Reply::Nil,
+        });
+    }
+
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.keys.borrow().get(key).map(|value| value.bytes.clone())
+    }
+
+    pub fn set(&self, key: &str, bytes: impl Into<Vec<u8>>) {
+        let value = Value {
+            bytes: bytes.into(),
+            expires_us: None,
+        };
+        self.keys.borrow_mut().insert(key.to_owned(), value);
+    }
+
+    /// Every key with the time left to it in milliseconds; `None`: it never expires.
+    pub fn ttls_ms(&self, now_us: u64) -> BTreeMap<String, Option<u64>> {
+        self.expire(now_us);
+        let keys = self.keys.borrow();
+        keys.iter()
+            .map(|(key, value)| {
+                let left = value.expires_us.map(|at| (at - now_us) / 1000);
+                (key.clone(), left)
+            })
+            .collect()
+    }
+
+    fn expire(&self, now_us: u64) {
+        self.keys
+            .borrow_mut()
+            .retain(|_, value| value.expires_us.is_none_or(|at| at > now_us));
+    }
+
+    fn answer(&self, now_us: u64, words: &[&str]) -> Reply {
+        let mut keys = self.keys.borrow_mut();
+        let bulk = |value: Option<&Value>| match value {
+            Some(value) => Reply::Bytes(value.bytes.clone()),
+            None => Reply::Nil,
+        };
+        match words {
+            ["TIME"] => Reply::List(vec![
+                Reply::Bytes((now_us / 1_000_000).to_string().into_bytes()),
+                Reply::Bytes((now_us % 1_000_000).to_string().into_bytes()),
+            ]),
+            ["GET", key] => bulk(keys.get(*key)),
+            ["MGET", names @ ..] if !names.is_empty() => {
+                Reply::List(names.iter().map(|key| bulk(keys.get(*key))).collect())
+            }
+            ["DEL", names @ ..] if !names.is_empty() => {
+                let gone = names.iter().filter(|key| keys.remove(**key).is_some());
+                Reply::Int(gone.count() as i64)
+            }
+            ["PEXPIRE", key, ttl_ms] => match (keys.get_mut(*key), ttl_ms.parse::<u64>()) {
+                (_, Err(_)) => not_a_number(),
+                (None, _) => Reply::Int(0),
+                (Some(value), Ok(ttl_ms)) => {
+                    value.expires_us = Some(now_us + ttl_ms * 1000);
+                    Reply::Int(1)
+                }
+            },
+            ["GETRANGE", key, "0", "-1"] => {
+                Reply::Bytes(keys.get(*key).map(|value| value.bytes.clone()).unwrap_or_default())
+            }
+            ["SET", key, bytes, options @ ..] => set(&mut keys, now_us, key, bytes, options),
+            ["BITFIELD", key, operations @ ..] => bitfield(&mut keys, key, operations),
+            [name, ..] => Reply::Error(format!("ERR unknown command or arguments for '{name}'")),
+            [] => Reply::Error("ERR empty command".to_owned()),
+        }
+    }
+}
+
+fn text(word: &Word) -> String {
+    match word {
+        Word::Text(text) => text.clone(),
+        Word::Int(number) => number.to_string(),
+    }
+}
+
+fn not_a_number() -> Reply {
+    Reply::Error("ERR value is not an integer or out of range".to_owned())
+}
+
+fn set(
+    keys: &mut BTreeMap<String, Value>,
+    now_us: u64,
+    key: &str,
+    bytes: &str,
+    mut options: &[&str],
+) -> Reply {
+    let (mut only_new, mut answers_old, mut expires_us) = (false, false, None);
+    loop {
+        options = match options {
+            [] => break,
+            ["NX", rest @ ..] => {
+                only_new = true;
+                rest
+            }
+            ["GET", rest @ ..] => {
+                answers_old = true;
+                rest
+            }
+            [unit @ ("PX" | "EX"), ttl, rest @ ..] => {
+                let Ok(ttl) = ttl.parse::<u64>() else {
+                    return not_a_number();
+                };
+                let unit_us = if *unit == "PX" { 1_000 } else { 1_000_000 };
+                expires_us = Some(now_us + ttl * unit_us);
+                rest
+            }
+            _ => return Reply::Error("ERR syntax error".to_owned()),
+        };
+    }
+    let old = keys.get(key).map(|value| Reply::Bytes(value.bytes.clone()));
+    let is_set = !(only_new && old.is_some());
+    if is_set {
+        let value = Value {
+            bytes: bytes.as_bytes().to_vec(),
+            expires_us,
+        };
+        keys.insert(key.to_owned(), value);
+    }
+    match (answers_old, is_set) {
+        (true, _) => old.unwrap_or(Reply::Nil),
+        (false, true) => Reply::Bytes(b"OK".to_vec()),
+        (false, false) => Reply::Nil,
+    }
+}
+
+fn bitfield(keys: &mut BTreeMap<String, Value>, key: &str, mut operations: &[&str]) -> Reply {
+    let mut overflow = "WRAP";
+    let mut replies = Vec::new();
+    let mut bytes = keys.get(key).map(|value| value.bytes.clone()).unwrap_or_default();
+    let mut is_written = false;
+    while !operations.is_empty() {
+        operations = match operations {
+            ["OVERFLOW", mode @ ("WRAP" | "SAT" | "FAIL"), rest @ ..] => {
+                overflow = mode;
+                rest
+            }
+            ["GET", kind, bit, rest @ ..] => {
+                let (Some(width), Some(bit)) = (width(kind), offset(bit)) else {
+                    return Reply::Error("ERR Invalid bitfield type".to_owned());
+                };
+                replies.push(Reply::Int(read_bits(&bytes, bit, width) as i64));
+                rest
+            }
+            ["INCRBY", kind, bit, by, rest @ ..] => {
+                let (Some(width), Some(bit)) = (width(kind), offset(bit)) else {
+                    return Reply::Error("ERR Invalid bitfield type".to_owned());
+                };
+                let Ok(by) = by.parse::<i64>() else {
+                    return not_a_number();
+                };
+                let most = (1i128 << width) - 1;
+                let sum = i128::from(read_bits(&bytes, bit, width)) + i128::from(by);
+                let sum = match (overflow, (0..=most).contains(&sum)) {
+                    (_, true) => Some(sum),
+                    ("SAT", _) => Some(sum.clamp(0, most)),
+                    ("WRAP", _) => Some(sum.rem_euclid(most + 1)),
+                    _ => None,
+                };
+                // A failed operation grows the string all the same.
+                is_written = true;
+                let end = (bit + width).div_ceil(8);
+                bytes.resize(bytes.len().max(end), 0);
+                match sum {
+                    None => replies.push(Reply::Nil),
+                    Some(sum) => {
+                        write_bits(&mut bytes, bit, width, sum as u64);
+                        replies.push(Reply::Int(sum as i64));
+                    }
+                }
+                rest
+            }
+            _ => return Reply::Error("ERR syntax error".to_owned()),
+        };
+    }
+    if is_written {
+        let value = keys.entry(key.to_owned()).or_insert(Value {
+            bytes: Vec::new(),
+            expires_us: None,
+        });
+        value.bytes = bytes;
+    }
+    Reply::List(replies)
+}
+
+/// The width of an unsigned type: `u1` to `u63`.
+fn width(kind: &str) -> Option<usize> {
+    let width = kind.strip_prefix('u')?.parse().ok()?;
+    (1..=63).contains(&width).then_some(width)
+}
+
+/// A bit offset, below Redis' 512 MB.
+fn offset(bit: &str) -> Option<usize> {
+    bit.parse().ok().filter(|bit| *bit < 1 << 32)
+}
+
+fn read_bits(bytes: &[u8], bit: usize, width: usize) -> u64 {
+    (bit..bit + width).fold(0, |number, at| {
+        let byte = bytes.get(at / 8).copied().unwrap_or(0);
+        number << 1 | u64::from(byte >> (7 - at % 8) & 1)
+    })
+}
+
+fn write_bits(bytes: &mut [u8], bit: usize, width: usize, number: u64) {
+    for at in 0..width {
+        let mask = 1 << (7 - (bit + at) % 8);
+        let byte = &mut bytes[(bit + at) / 8];
+        match number >> (width - 1 - at) & 1 {
+            0 => *byte &= !mask,
+            _ => *byte |= mask,
+        }
+    }
+}
