@@ -2,6 +2,7 @@
 //!
 //! Every path below `/-/` is the edge's own; none reaches the origin.
 
+use futures_util::future::join;
 use serde_json::{Value, json};
 
 use crate::cache::purge::Purge;
@@ -28,11 +29,14 @@ pub async fn health<P: Ports>(visit: &Visit<'_, P>, request: &Request) -> Respon
     }
     let ping = Batch::pipeline(vec![Command::new("PING")]);
     let timeout_ms = visit.redis_timeout_ms();
-    let limits = word(&visit.ports.pipeline(Store::Limits, &ping, timeout_ms).await);
+    let ask = async |store| word(&visit.ports.pipeline(store, &ping, timeout_ms).await);
+    let (limits, cache) = match visit.gateway.settings.separate_cache {
+        true => join(ask(Store::Limits), async { Some(ask(Store::Cache).await) }).await,
+        false => (ask(Store::Limits).await, None),
+    };
     let mut report = json!({ "status": "ok", "redis": limits });
     let mut well = limits == "ok";
-    if visit.gateway.settings.separate_cache {
-        let cache = word(&visit.ports.pipeline(Store::Cache, &ping, timeout_ms).await);
+    if let Some(cache) = cache {
         well &= cache == "ok";
         if let Some(members) = report.as_object_mut() {
             members.insert("cache".to_owned(), json!(cache));
@@ -102,11 +106,15 @@ fn parse(body: &[u8]) -> Result<Purge, Failure> {
             ("tags", value) => purge.tags = names("tags", value)?,
             ("prefix", Value::String(prefix)) if prefix.is_empty() => {}
             ("prefix", _) => {
-                return Err(bad("`prefix` is not built in this version; use keys or tags"));
+                return Err(bad(
+                    "`prefix` is not built in this version; use keys or tags",
+                ));
             }
             ("mode", Value::String(mode)) if mode == "hard" => {}
             ("mode", _) => {
-                return Err(bad("`mode` other than \"hard\" is not built in this version"));
+                return Err(bad(
+                    "`mode` other than \"hard\" is not built in this version",
+                ));
             }
             _ => return Err(bad("known members are keys, tags, prefix and mode")),
         }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use futures_util::future::join_all;
 
+use crate::cache::entry::is_json;
 use crate::cache::{Entry, Found, Seen};
 use crate::deferred::Deferred;
 use crate::fill::{Filled, Wanted, fill};
@@ -41,11 +42,13 @@ pub fn pieces(policy: &Policy, parts: &[Part]) -> Vec<Piece> {
             Some(each) => {
                 for value in &each.values {
                     let values = BTreeMap::from([(each.placeholder.clone(), value.clone())]);
-                    pieces.extend(wanted(policy, part.route, &values, None).map(|wanted| Piece {
-                        part: index,
-                        value: Some(value.clone()),
-                        wanted,
-                    }));
+                    pieces.extend(
+                        wanted(policy, part.route, &values, None).map(|wanted| Piece {
+                            part: index,
+                            value: Some(value.clone()),
+                            wanted,
+                        }),
+                    );
                 }
             }
         }
@@ -89,10 +92,7 @@ pub async fn compose<P: Ports>(
     headers.append("etag", crate::cache::entry::etag(&body));
     add_composed_status(&mut headers, &overall(&got), &failed);
     let oldest_ms = got.iter().map(|got| got.stored_ms).min().unwrap_or(now_ms);
-    headers.append(
-        "age",
-        (now_ms.saturating_sub(oldest_ms) / 1000).to_string(),
-    );
+    headers.append("age", (now_ms.saturating_sub(oldest_ms) / 1000).to_string());
     if !failed.is_empty() {
         headers.append("cache-control", "no-store");
     }
@@ -183,15 +183,11 @@ async fn own_body<P: Ports>(
             }
         }
     };
-    serde_json::from_slice::<serde::de::IgnoredAny>(&body)
-        .is_ok()
-        .then_some(body)
+    is_json(&body).then_some(body)
 }
 
 fn name(parts: &[Part], piece: &Piece) -> String {
-    let part = parts
-        .get(piece.part)
-        .map_or("", |part| part.name.as_str());
+    let part = parts.get(piece.part).map_or("", |part| part.name.as_str());
     match &piece.value {
         Some(value) => format!("{part}.{value}"),
         None => part.to_owned(),
@@ -240,7 +236,10 @@ fn join(parts: &[Part], pieces: &[Piece], got: &[Got]) -> Vec<u8> {
             .filter(|(piece, _)| piece.part == index)
             .peekable();
         if part.each.is_none() {
-            push_body(&mut json, bodies.next().and_then(|(_, got)| got.body.as_ref()));
+            push_body(
+                &mut json,
+                bodies.next().and_then(|(_, got)| got.body.as_ref()),
+            );
             continue;
         }
         json.push(b'{');

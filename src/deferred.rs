@@ -3,11 +3,14 @@
 //! `gateway::handle` returns it, the edge runs it in `wait_until`; nothing else
 //! outlives a request.
 
+use futures_util::future::join_all;
+
 use crate::cache::flight::Flight;
+use crate::cache::purge::Purge;
 use crate::fill::{self, Wanted};
 use crate::gateway::Gateway;
 use crate::ports::{Ports, Store};
-use crate::redis::Batch;
+use crate::redis::{Batch, Command};
 use crate::visit::Visit;
 
 /// Nothing waits for it any more, so it may take longer than a visitor's trip;
@@ -28,36 +31,46 @@ pub enum Deferred {
         wanted: Wanted,
         generations: Vec<Option<String>>,
     },
-    /// A purge that Redis has not confirmed; setting a generation again is harmless.
-    Purge { batch: Batch },
+    /// A purge that Redis has not confirmed.
+    Purge { purge: Purge },
 }
 
-/// Does all the work, and the work that follows from it.
+/// Does all the work side by side, and the work that follows from it: the platform ends
+/// it some time after the answer, and a composed answer may have many entries to refresh.
 pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, work: Vec<Deferred>) {
-    let mut queue = std::collections::VecDeque::from(work);
-    while let Some(next) = queue.pop_front() {
-        match next {
-            Deferred::Send { store, batch } => {
-                send(ports, store, &batch).await;
+    join_all(work.into_iter().map(|next| perform(gateway, ports, next))).await;
+}
+
+async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
+    match work {
+        Deferred::Send { store, batch } => {
+            send(ports, store, &batch).await;
+        }
+        Deferred::EndFill { flight, batch } => {
+            if !send(ports, Store::Cache, &batch).await {
+                // Nobody should wait for a lock whose holder is done.
+                let unlock = Command::new("DEL").arg(flight.as_str());
+                send(ports, Store::Cache, &Batch::pipeline(vec![unlock])).await;
             }
-            Deferred::EndFill { flight, batch } => {
-                send(ports, Store::Cache, &batch).await;
-                gateway.flights.borrow_mut().land(&flight);
-            }
-            Deferred::Refresh {
-                wanted,
-                generations,
-            } => {
-                let visit = Visit::new(gateway, ports);
-                fill::refresh(&visit, &wanted, generations).await;
-                queue.extend(visit.take_deferred());
-            }
-            Deferred::Purge { batch } => {
-                for pause_ms in PURGE_RETRY_MS {
-                    ports.sleep(pause_ms).await;
-                    if send(ports, Store::Cache, &batch).await {
-                        break;
-                    }
+            gateway.flights.borrow_mut().land(&flight);
+        }
+        Deferred::Refresh {
+            wanted,
+            generations,
+        } => {
+            let visit = Visit::new(gateway, ports);
+            fill::refresh(&visit, &wanted, generations).await;
+            // What follows is the end of that fill, never another refresh.
+            Box::pin(run(gateway, ports, visit.take_deferred())).await;
+        }
+        Deferred::Purge { purge } => {
+            for pause_ms in PURGE_RETRY_MS {
+                ports.sleep(pause_ms).await;
+                // A new generation each time: the last one may have been set after
+                // all, and to set it again would bring back what a later purge ended.
+                let batch = purge.batch(ports.random());
+                if send(ports, Store::Cache, &batch).await {
+                    break;
                 }
             }
         }

@@ -78,8 +78,12 @@ impl Failure {
 
     fn title(&self) -> &'static str {
         match self {
-            Self::QuotaExceeded { .. } => "Request cannot be satisfied as assigned quota has been exceeded",
-            Self::ReducedCapacity => "Request cannot be satisfied due to temporary server capacity constraints",
+            Self::QuotaExceeded { .. } => {
+                "Request cannot be satisfied as assigned quota has been exceeded"
+            }
+            Self::ReducedCapacity => {
+                "Request cannot be satisfied due to temporary server capacity constraints"
+            }
             Self::OriginUnreachable => "Bad Gateway",
             Self::OriginTimeout => "Gateway Timeout",
             Self::Misconfigured { .. } | Self::BadPolicy { .. } | Self::RedisUnavailable => {

@@ -269,11 +269,9 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                     self.land();
                     return Filled::Failed(error);
                 }
-                Lock::Lost => {
-                    settle(cell, Flight::Uncacheable);
-                    self.land();
-                    return alone(self.visit, self.wanted, self.left_ms(), "redis").await;
-                }
+                // The lock may be ours all the same: then nobody else would fill and end
+                // it. The generations of our own lookup are old enough.
+                Lock::Lost => return self.ask_origin(cell, self.generations.clone()).await,
                 Lock::Held => {}
             }
             if self.out_of_patience() {
@@ -354,7 +352,10 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     async fn ask_origin(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
         let begun_ms = self.visit.now_ms();
         let answered = self
-            .renewing(self.visit.fetch(&self.wanted.target, self.visit.origin_timeout_ms()))
+            .renewing(
+                self.visit
+                    .fetch(&self.wanted.target, self.visit.origin_timeout_ms()),
+            )
             .await;
         let response = match answered {
             Ok(response) => response,
@@ -439,7 +440,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 entry,
                 source,
                 generations,
-                Some(&self.lock_key),
+                &self.lock_key,
             ),
         });
     }
@@ -506,7 +507,10 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     }
 
     fn out_of_patience(&self) -> bool {
-        let max_ms = self.visit.origin_timeout_ms();
+        // A leader's failure is known a trip and a poll after its deadline: those that
+        // wait must not all ask an origin that hangs just before that.
+        let max_ms =
+            self.visit.origin_timeout_ms() + self.visit.redis_timeout_ms() * 2 + LAST_PAUSE_MS;
         let patience_ms = self
             .visit
             .gateway

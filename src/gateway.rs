@@ -21,13 +21,15 @@ use std::cell::RefCell;
 use futures_util::future::join;
 
 use crate::admin;
-use crate::cache::{Flights, Lookups, Seen};
+use crate::cache::{Adopted, Flights, Lookups, Seen};
 use crate::compose::{self, Piece, compose};
 use crate::config::Secret;
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::fill::Wanted;
-use crate::headers::{CacheStatus, add_cache_status, add_rate_limits, add_server_timing, revalidate};
+use crate::headers::{
+    CacheStatus, add_cache_status, add_rate_limits, add_server_timing, revalidate,
+};
 use crate::http::{Body, Request, Response};
 use crate::limit::{self, Charge, Checked, Memory, Verdict};
 use crate::listing::{self, origin_failure};
@@ -62,6 +64,7 @@ pub struct Gateway {
     pub settings: Settings,
     pub limits: RefCell<Memory>,
     pub flights: RefCell<Flights>,
+    pub adopted: RefCell<Adopted>,
 }
 
 impl Gateway {
@@ -71,6 +74,7 @@ impl Gateway {
             settings,
             limits: RefCell::new(Memory::new()),
             flights: RefCell::new(Flights::default()),
+            adopted: RefCell::new(Adopted::default()),
         }
     }
 }
@@ -126,20 +130,34 @@ async fn answer<P: Ports>(
     );
     let lookups = match &plan {
         Plan::Listing(wanted) => vec![wanted.lookup.clone()],
-        Plan::Composed(_, pieces) => pieces.iter().map(|piece| piece.wanted.lookup.clone()).collect(),
+        Plan::Composed(_, pieces) => pieces
+            .iter()
+            .map(|piece| piece.wanted.lookup.clone())
+            .collect(),
         Plan::Admin | Plan::Pass(_) => Vec::new(),
     };
     let (checked, seen) = ask(visit, &resolved, &visitor, Lookups::new(lookups)).await;
+    let if_none_match = request.headers.get("if-none-match");
     let served = match &checked.verdict {
-        Verdict::Refused { retry_after_ms, violated } => Err(Failure::QuotaExceeded {
+        Verdict::Refused {
+            retry_after_ms,
+            violated,
+        } => Err(Failure::QuotaExceeded {
             violated: violated.clone(),
             retry_after_ms: *retry_after_ms,
         }),
         Verdict::Unavailable => Err(Failure::ReducedCapacity),
         Verdict::Admitted => match &plan {
             Plan::Admin => admin::answer(visit, request, &incoming).await,
-            Plan::Listing(wanted) => listing::answer(visit, wanted, seen.into_iter().next().flatten()).await,
-            Plan::Composed(parts, pieces) => Ok(compose(visit, parts, pieces, seen).await),
+            Plan::Listing(wanted) => {
+                listing::answer(visit, wanted, seen.into_iter().next().flatten())
+                    .await
+                    .map(|response| revalidate(response, if_none_match))
+            }
+            Plan::Composed(parts, pieces) => Ok(revalidate(
+                compose(visit, parts, pieces, seen).await,
+                if_none_match,
+            )),
             Plan::Pass(why) => pass(visit, request, &incoming, &resolved, &visitor, *why).await,
         },
     };
@@ -195,14 +213,37 @@ async fn ask<P: Ports>(
             route: name,
         })
         .collect();
-    let read = if lookups.is_empty() { Vec::new() } else { vec![lookups.command()] };
+    let read = if lookups.is_empty() {
+        Vec::new()
+    } else {
+        vec![lookups.command()]
+    };
     let timeout_ms = visit.redis_timeout_ms();
-    let check = |redis_down, riders| limit::check(&gateway.limits, visit, timeout_ms, redis_down, &charges, riders);
+    let check = |redis_down, riders| {
+        limit::check(
+            &gateway.limits,
+            visit,
+            timeout_ms,
+            redis_down,
+            &charges,
+            riders,
+        )
+    };
     let (mut checked, found) = if !gateway.settings.limits_in_redis {
         let alone = Isolated(visit);
-        let local = limit::check(&gateway.limits, &alone, timeout_ms, RedisDown::Local, &charges, Vec::new()).await;
+        let local = limit::check(
+            &gateway.limits,
+            &alone,
+            timeout_ms,
+            RedisDown::Local,
+            &charges,
+            Vec::new(),
+        )
+        .await;
         let found = match &local.verdict {
-            Verdict::Admitted if !read.is_empty() => Some(visit.cache_trip(&Batch::pipeline(read)).await),
+            Verdict::Admitted if !read.is_empty() => {
+                Some(visit.cache_trip(&Batch::pipeline(read)).await)
+            }
             _ => None,
         };
         (local, found)
@@ -240,12 +281,17 @@ async fn pass<P: Ports>(
     why: Option<&'static str>,
 ) -> Result<Response<P::Body>, Failure> {
     let rule = match resolved.route {
-        Some(Route { purge: Some(rule), .. }) if resolved.exact => Some(rule),
+        Some(Route {
+            purge: Some(rule), ..
+        }) if resolved.exact => Some(rule),
         _ => None,
     };
     let body = match rule {
         Some(rule) if write::needs_body(rule) => {
-            visit.ports.read_incoming(incoming, write::MAX_JSON_BYTES).await
+            visit
+                .ports
+                .read_incoming(incoming, write::MAX_JSON_BYTES)
+                .await
         }
         _ => None,
     };
@@ -260,7 +306,9 @@ async fn pass<P: Ports>(
         .map_err(origin_failure)?;
     if let Some(rule) = rule {
         let user = visitor.user();
-        response = write::purge_after(visit, rule, &resolved.values, user, body, response).await;
+        response = write::purge_after(visit, rule, &resolved.values, user, body, response)
+            .await
+            .map_err(origin_failure)?;
     }
     if let Some(why) = why {
         add_cache_status(&mut response.headers, &CacheStatus::Bypass { why });
@@ -268,24 +316,28 @@ async fn pass<P: Ports>(
     Ok(response)
 }
 
-/// Says what happened, and answers conditional and HEAD requests.
+/// Says what happened, and answers HEAD requests.
 fn finish<P: Ports>(
     visit: &Visit<'_, P>,
     request: &Request,
     checked: &Checked,
     served: Result<Response<P::Body>, Failure>,
 ) -> Response<P::Body> {
-    let mut response = match served {
-        Ok(response) => revalidate(response, request.headers.get("if-none-match")),
-        Err(failure) => failure.into_response(),
-    };
+    let mut response = served.unwrap_or_else(Failure::into_response);
     let profiles = &visit.gateway.policy.defaults.headers;
-    add_rate_limits(&mut response.headers, profiles, &checked.quotas, visit.now_ms());
+    add_rate_limits(
+        &mut response.headers,
+        profiles,
+        &checked.quotas,
+        visit.now_ms(),
+    );
     add_server_timing(&mut response.headers, visit.timing());
     if request.method == "HEAD"
         && let Body::Bytes(bytes) = &response.body
     {
-        response.headers.set("content-length", bytes.len().to_string());
+        response
+            .headers
+            .set("content-length", bytes.len().to_string());
         response.body = Body::Empty;
     }
     response

@@ -16,7 +16,10 @@ pub enum CacheStatus {
     /// From Redis, `past_s` seconds after its freshness ended.
     Stale { past_s: u64 },
     /// Fetched for this request.
-    Miss { stored: bool, why: Option<&'static str> },
+    Miss {
+        stored: bool,
+        why: Option<&'static str>,
+    },
     /// Fetched by another request at the same time.
     Collapsed,
     /// Not looked up.
@@ -206,7 +209,12 @@ pub fn revalidate<B>(response: Response<B>, if_none_match: Option<&str>) -> Resp
         return response;
     }
     let mut headers = response.headers;
-    for name in ["content-type", "content-length", "content-language", "last-modified"] {
+    for name in [
+        "content-type",
+        "content-length",
+        "content-language",
+        "last-modified",
+    ] {
         headers.remove(name);
     }
     Response {

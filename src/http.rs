@@ -99,12 +99,16 @@ pub struct Response<B> {
 
 impl<B> Response<B> {
     /// The same answer with a body that has been read, and so decoded: fields
-    /// that described the bytes on the wire go.
+    /// that described the bytes on the wire go. The platform refuses even an empty
+    /// body beside a 204.
     #[must_use]
     pub fn with_bytes(mut self, bytes: Rc<[u8]>) -> Self {
         self.headers.remove("content-encoding");
         self.headers.remove("content-length");
-        self.body = Body::Bytes(bytes);
+        self.body = match bytes.is_empty() {
+            true => Body::Empty,
+            false => Body::Bytes(bytes),
+        };
         self
     }
 }

@@ -1,12 +1,36 @@
 //! Edgeweir: an edge rate limiter and listing cache over an HTTP Redis.
+//!
+//! ```text
+//! gateway    the request flow, one screen          deferred   work after the answer
+//! policy     what to do with which request         visit      one request's trips
+//! identity   who is asking                         listing    one cached answer
+//! limit      sliding windows                       compose    many as one
+//! cache      entries, generations, flights         fill       fetching a missing one
+//! redis      commands, replies, the REST client    write      what a write purges
+//! headers    what an answer says of itself         admin      /-/
+//! failure    what the edge answers by itself       edge       the platform, wasm only
+//! ```
 
+pub mod admin;
 pub mod cache;
+pub mod compose;
 pub mod config;
+pub mod deferred;
 pub mod failure;
+pub mod fill;
+pub mod gateway;
+pub mod headers;
 pub mod http;
 pub mod identity;
 pub mod limit;
+pub mod listing;
 pub mod origin;
 pub mod policy;
 pub mod ports;
 pub mod redis;
+pub mod visit;
+pub mod visitor;
+pub mod write;
+
+#[cfg(target_arch = "wasm32")]
+mod edge;

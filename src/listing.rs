@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::cache::entry::Origin as Source;
-use crate::cache::{Entry, Found, Lookup, Seen, store};
+use crate::cache::{Entry, Found, Lookup, Seen};
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::fill::{Filled, Wanted, fill, without_redis};
 use crate::headers::{CacheStatus, add_cache_status};
 use crate::http::Response;
 use crate::policy::{Policy, Selected, Values};
-use crate::ports::{Clock, OriginError, Ports, Store};
+use crate::ports::{Clock, OriginError, Ports};
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
 
@@ -51,25 +50,33 @@ pub fn wanted(
     })
 }
 
-/// Learns how long values of other services may be served: one trip for all of
-/// them, and the next lookup knows it. Those found are fresh afterwards.
+/// Fills in how long values of other services may be served: one trip for all that
+/// this isolate does not know yet. Without an answer they are served all the same.
 pub async fn adopt<'w, P: Ports>(
     visit: &Visit<'_, P>,
     wanted: impl Iterator<Item = &'w Wanted>,
     seen: &mut [Option<Seen>],
 ) {
-    let mut adopted: Vec<(&Wanted, &mut Seen)> = wanted
-        .zip(seen.iter_mut())
-        .filter_map(|(wanted, seen)| match seen {
-            Some(seen) if matches!(seen.found, Found::Foreign(_)) => Some((wanted, seen)),
-            _ => None,
-        })
-        .collect();
-    if adopted.is_empty() {
+    let now_ms = visit.now_ms();
+    let mut unknown: Vec<(&Wanted, &mut Entry)> = Vec::new();
+    for (wanted, seen) in wanted.zip(seen.iter_mut()) {
+        let Some(Seen {
+            found: Found::Foreign(entry),
+            ..
+        }) = seen
+        else {
+            continue;
+        };
+        let adopted = visit.gateway.adopted.borrow();
+        if !adopted.recall(&wanted.lookup.key, entry, now_ms) {
+            unknown.push((wanted, entry));
+        }
+    }
+    if unknown.is_empty() {
         return;
     }
     let batch = Batch::pipeline(
-        adopted
+        unknown
             .iter()
             .map(|(wanted, _)| Command::new("PTTL").arg(wanted.lookup.key.as_str()))
             .collect(),
@@ -78,10 +85,7 @@ pub async fn adopt<'w, P: Ports>(
         return;
     };
     let now_ms = visit.now_ms();
-    for ((wanted, seen), reply) in adopted.iter_mut().zip(replies) {
-        let Found::Foreign(entry) = &mut seen.found else {
-            continue;
-        };
+    for ((wanted, entry), reply) in unknown.into_iter().zip(replies) {
         let rule = visit
             .gateway
             .policy
@@ -96,10 +100,8 @@ pub async fn adopt<'w, P: Ports>(
         };
         entry.fresh_until_ms = now_ms.saturating_add(left_ms);
         entry.stale_until_ms = entry.fresh_until_ms;
-        visit.defer(Deferred::Send {
-            store: Store::Cache,
-            batch: store::commands(&wanted.lookup, entry, Source::Foreign, &[], None),
-        });
+        let mut adopted = visit.gateway.adopted.borrow_mut();
+        adopted.learn(&wanted.lookup.key, entry);
     }
 }
 

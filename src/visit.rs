@@ -16,6 +16,8 @@ pub struct Visit<'a, P: Ports> {
     pub gateway: &'a Gateway,
     pub ports: &'a P,
     failed: RefCell<Option<RedisError>>,
+    /// Trips under way, and since when there is at least one.
+    waiting: Cell<(u32, u64)>,
     redis_ms: Cell<Option<u64>>,
     origin_ms: Cell<Option<u64>>,
     deferred: RefCell<Vec<Deferred>>,
@@ -27,6 +29,7 @@ impl<'a, P: Ports> Visit<'a, P> {
             gateway,
             ports,
             failed: RefCell::new(None),
+            waiting: Cell::new((0, 0)),
             redis_ms: Cell::new(None),
             origin_ms: Cell::new(None),
             deferred: RefCell::new(Vec::new()),
@@ -97,6 +100,27 @@ impl<'a, P: Ports> Visit<'a, P> {
         answer
     }
 
+    fn begin_trip(&self) {
+        let (under_way, since_ms) = self.waiting.get();
+        let since_ms = match under_way {
+            0 => self.ports.now_ms(),
+            _ => since_ms,
+        };
+        self.waiting.set((under_way + 1, since_ms));
+    }
+
+    /// Trips of one request may run side by side; time that they share counts once.
+    fn end_trip(&self) {
+        let (under_way, since_ms) = self.waiting.get();
+        let under_way = under_way.saturating_sub(1);
+        self.waiting.set((under_way, since_ms));
+        if under_way == 0 {
+            let waited_ms = self.ports.now_ms().saturating_sub(since_ms);
+            self.redis_ms
+                .set(Some(self.redis_ms.get().unwrap_or(0) + waited_ms));
+        }
+    }
+
     /// Fetches of one request run side by side, so the longest counts.
     fn waited_for_origin(&self, begun_ms: u64) {
         let waited_ms = self.ports.now_ms().saturating_sub(begun_ms);
@@ -125,11 +149,9 @@ impl<P: Ports> Redis for Visit<'_, P> {
         if let Some(error) = self.failed.borrow().as_ref() {
             return Err(error.clone());
         }
-        let begun_ms = self.ports.now_ms();
+        self.begin_trip();
         let replies = self.ports.pipeline(store, batch, timeout_ms).await;
-        let waited_ms = self.ports.now_ms().saturating_sub(begun_ms);
-        self.redis_ms
-            .set(Some(self.redis_ms.get().unwrap_or(0) + waited_ms));
+        self.end_trip();
         if let Err(error) = &replies {
             self.ports.log(&error.to_string());
             *self.failed.borrow_mut() = Some(error.clone());

@@ -12,7 +12,7 @@ use crate::cache::purge::Purge;
 use crate::deferred::Deferred;
 use crate::http::{Body, Response};
 use crate::policy::{Piece, PurgeRule, Template, Values};
-use crate::ports::{Bounded, Ports};
+use crate::ports::{Bounded, OriginError, Ports};
 use crate::redis::Reply;
 use crate::visit::Visit;
 
@@ -65,7 +65,7 @@ pub fn plan(rule: &PurgeRule, values: &Values<'_>) -> Purge {
 }
 
 /// Purges after a write; the answer is the origin's, its body read only when a
-/// template points into it.
+/// template points into it. When it breaks off there, the write has been done.
 pub async fn purge_after<P: Ports>(
     visit: &Visit<'_, P>,
     rule: &PurgeRule,
@@ -73,13 +73,22 @@ pub async fn purge_after<P: Ports>(
     user: Option<&str>,
     body: Option<Vec<u8>>,
     mut response: Response<P::Body>,
-) -> Response<P::Body> {
+) -> Result<Response<P::Body>, OriginError> {
     if !(200..300).contains(&response.status) {
-        return response;
+        return Ok(response);
     }
     let mut answered = None;
+    let mut broken = None;
     if needs_response(rule) {
-        (response, answered) = peek(visit, response).await;
+        let body = std::mem::replace(&mut response.body, Body::Empty);
+        match peek(visit, body).await {
+            Ok(Peeked::Json(bytes, json)) => {
+                response = response.with_bytes(bytes.into());
+                answered = json;
+            }
+            Ok(Peeked::Unread(body)) => response.body = body,
+            Err(error) => broken = Some(error),
+        }
     }
     let body = body.and_then(|body| serde_json::from_slice::<Value>(&body).ok());
     let purge = plan(
@@ -93,9 +102,14 @@ pub async fn purge_after<P: Ports>(
         },
     );
     if !purge.is_empty() && !confirm(visit, &purge).await {
-        visit.ports.log("purge not confirmed in time; it is tried again");
+        visit
+            .ports
+            .log("purge not confirmed in time; it is tried again");
     }
-    response
+    match broken {
+        None => Ok(response),
+        Some(error) => Err(error),
+    }
 }
 
 /// Whether Redis confirmed the purge; if not, it is tried again after the answer.
@@ -106,29 +120,36 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
         Err(_) => false,
     };
     if !confirmed {
-        visit.defer(Deferred::Purge { batch });
+        visit.defer(Deferred::Purge {
+            purge: purge.clone(),
+        });
     }
     confirmed
 }
 
-/// Reads an answer's JSON and leaves the answer whole.
+/// An answer's body after a look into it.
+enum Peeked<B> {
+    /// All of it, and what it says if it is JSON.
+    Json(Vec<u8>, Option<Value>),
+    /// Too long for templates.
+    Unread(Body<B>),
+}
+
 async fn peek<P: Ports>(
     visit: &Visit<'_, P>,
-    mut response: Response<P::Body>,
-) -> (Response<P::Body>, Option<Value>) {
-    let Body::Upstream(body) = std::mem::replace(&mut response.body, Body::Empty) else {
-        return (response, None);
+    body: Body<P::Body>,
+) -> Result<Peeked<P::Body>, OriginError> {
+    let Body::Upstream(body) = body else {
+        return Ok(Peeked::Unread(body));
     };
     let timeout_ms = visit.origin_timeout_ms();
-    match visit.ports.read(body, MAX_JSON_BYTES, timeout_ms).await {
-        Ok(Bounded::Whole(bytes)) => {
-            let json = serde_json::from_slice(&bytes).ok();
-            (response.with_bytes(bytes.into()), json)
-        }
-        Ok(Bounded::Longer(body)) => {
-            response.body = Body::Upstream(body);
-            (response, None)
-        }
-        Err(_) => (response, None),
-    }
+    Ok(
+        match visit.ports.read(body, MAX_JSON_BYTES, timeout_ms).await? {
+            Bounded::Whole(bytes) => {
+                let json = serde_json::from_slice(&bytes).ok();
+                Peeked::Json(bytes, json)
+            }
+            Bounded::Longer(body) => Peeked::Unread(Body::Upstream(body)),
+        },
+    )
 }

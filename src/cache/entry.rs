@@ -42,14 +42,12 @@ impl Entry {
     }
 }
 
-/// Where an entry's body is.
+/// Where an entry's body is. Its generations must match in both cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// We fetched it; its generations must match.
+    /// Under the policy's key.
     Edge,
-    /// Another service put it there; it has no generations.
-    Foreign,
     /// A 404 or 410, whose body is in the record itself.
     Negative,
 }
@@ -89,8 +87,16 @@ impl Meta {
             hash: hash(&entry.body),
             body: match origin {
                 Origin::Negative => std::str::from_utf8(&entry.body).ok().map(str::to_owned),
-                Origin::Edge | Origin::Foreign => None,
+                Origin::Edge => None,
             },
+        }
+    }
+
+    /// Whether it says what is ever stored: Redis may hold what somebody else wrote.
+    pub fn is_possible(&self) -> bool {
+        match self.origin {
+            Origin::Edge => self.status == 200,
+            Origin::Negative => matches!(self.status, 404 | 410),
         }
     }
 
@@ -104,6 +110,12 @@ impl Meta {
             stale_until_ms: self.stale_until,
         }
     }
+}
+
+/// Whether a body is a listing that any backend can read: JSON, and so UTF-8.
+pub fn is_json(body: &[u8]) -> bool {
+    std::str::from_utf8(body)
+        .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
 pub fn hash(body: &[u8]) -> String {

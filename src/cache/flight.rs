@@ -86,11 +86,7 @@ impl Flights {
     }
 
     pub fn remember_uncacheable(&mut self, key: &str, until_ms: u64) {
-        if self
-            .uncacheable
-            .insert(key.to_owned(), until_ms)
-            .is_none()
-        {
+        if self.uncacheable.insert(key.to_owned(), until_ms).is_none() {
             self.oldest.push_back(key.to_owned());
         }
         while self.uncacheable.len() > MAX_UNCACHEABLE {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::cache::entry::{Entry, Meta, Origin, etag, hash};
+use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
 use crate::http::Headers;
 use crate::redis::{Command, Reply};
 
@@ -124,7 +124,7 @@ pub enum Found {
     Fresh(Entry),
     /// Past its freshness, within its stale time.
     Stale(Entry),
-    /// Another service's value whose remaining time is not known yet.
+    /// Another service's value; how long it lives is not in the lookup.
     Foreign(Entry),
     Missing,
 }
@@ -142,7 +142,9 @@ fn judge(
     generations: Vec<Option<String>>,
     now_ms: u64,
 ) -> Seen {
-    let meta = meta.and_then(|meta| serde_json::from_slice::<Meta>(meta).ok());
+    let meta = meta
+        .and_then(|meta| serde_json::from_slice::<Meta>(meta).ok())
+        .filter(Meta::is_possible);
     let found = match (body, meta) {
         (None, Some(meta)) if meta.origin == Origin::Negative => {
             let body = meta.body.clone().unwrap_or_default();
@@ -153,16 +155,13 @@ fn judge(
             }
         }
         (None, _) => Found::Missing,
-        (Some(body), Some(meta)) if meta.hash == hash(body) => match meta.origin {
-            Origin::Edge if current(&meta.generations, &generations) => {
+        (Some(body), Some(meta)) if meta.origin == Origin::Edge && meta.hash == hash(body) => {
+            if current(&meta.generations, &generations) {
                 timed(meta.into_entry(Rc::from(body)), now_ms)
+            } else {
+                Found::Missing
             }
-            Origin::Edge => Found::Missing,
-            Origin::Foreign if now_ms < meta.fresh_until => {
-                timed(meta.into_entry(Rc::from(body)), now_ms)
-            }
-            Origin::Foreign | Origin::Negative => foreign(body, now_ms),
-        },
+        }
         (Some(body), _) => foreign(body, now_ms),
     };
     Seen { found, generations }
@@ -189,7 +188,7 @@ fn timed(entry: Entry, now_ms: u64) -> Found {
 
 /// Only JSON is served from another service: anything else is not a listing.
 fn foreign(body: &[u8], now_ms: u64) -> Found {
-    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+    if !is_json(body) {
         return Found::Missing;
     }
     let mut headers = Headers::new();

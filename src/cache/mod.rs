@@ -1,15 +1,17 @@
 //! The listing cache: entries in Redis that backends can read and write too.
 //!
-//! `entry` judges what one MGET brought, `store` decides what may be kept,
+//! `lookup` judges what one MGET brought, `store` decides what may be kept,
 //! `flight` lets requests of one isolate share a fill, `purge` changes
-//! generations. Nothing here sends anything or reads a clock.
+//! generations, `adopted` knows other services' values. Nothing here sends anything or reads a clock.
 
+pub mod adopted;
 pub mod entry;
 pub mod flight;
 pub mod lookup;
 pub mod purge;
 pub mod store;
 
+pub use adopted::Adopted;
 pub use entry::Entry;
 pub use flight::{Flight, Flights, Join};
 pub use lookup::{Found, Lookup, Lookups, Seen};

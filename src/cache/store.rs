@@ -5,7 +5,7 @@
 //! transaction, and the record outlives the body.
 
 use crate::cache::GENERATION_TTL_S;
-use crate::cache::entry::{Entry, Meta, Origin};
+use crate::cache::entry::{Entry, Meta, Origin, is_json};
 use crate::cache::lookup::Lookup;
 use crate::http::Headers;
 use crate::policy::CacheRule;
@@ -123,9 +123,7 @@ pub fn entry(
 ) -> Result<Entry, (Unstorable, Vec<u8>)> {
     let fits = match times.origin {
         Origin::Negative => std::str::from_utf8(&body).is_ok(),
-        Origin::Edge | Origin::Foreign => {
-            serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok()
-        }
+        Origin::Edge => is_json(&body),
     };
     if !fits {
         return Err((Unstorable::NotJson, body));
@@ -155,7 +153,7 @@ pub fn commands(
     entry: &Entry,
     origin: Origin,
     generations: &[String],
-    lock_key: Option<&str>,
+    lock_key: &str,
 ) -> Batch {
     let life_ms = entry.stale_until_ms.saturating_sub(entry.stored_ms).max(1);
     let mut commands = Vec::with_capacity(generations.len() + 3);
@@ -175,19 +173,11 @@ pub fn commands(
             commands.push(Command::new("DEL").arg(lookup.key.as_str()));
             commands.push(Command::set_px(&lookup.meta_key(), record, life_ms));
         }
-        // Another service's value stays as it is; only what we learnt of it is kept.
-        (Origin::Foreign, _) => {
-            commands.push(Command::set_px(&lookup.meta_key(), record, life_ms));
-        }
         (_, Err(_)) => {}
     }
-    if origin != Origin::Foreign {
-        for key in lookup.generation_keys() {
-            commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
-        }
+    for key in lookup.generation_keys() {
+        commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
     }
-    if let Some(lock_key) = lock_key {
-        commands.push(Command::new("DEL").arg(lock_key));
-    }
+    commands.push(Command::new("DEL").arg(lock_key));
     Batch::multi(commands)
 }

@@ -21,7 +21,11 @@ pub fn from_js(request: &web_sys::Request) -> (Request, String) {
     };
     let plain = Request {
         method: request.method(),
-        path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
+        path: if path.is_empty() {
+            "/".to_owned()
+        } else {
+            path.to_owned()
+        },
         query,
         headers: headers_from_js(&request.headers()),
     };

@@ -86,7 +86,10 @@ impl Redis for EdgePorts {
     ) -> Result<Vec<Reply>, RedisError> {
         match &self.isolate.redis {
             Some(client) => client.pipeline(self, store, batch, timeout_ms).await,
-            None => Err(RedisError::new(RedisErrorKind::Open, "REDIS_ENABLED is false")),
+            None => Err(RedisError::new(
+                RedisErrorKind::Open,
+                "REDIS_ENABLED is false",
+            )),
         }
     }
 }
@@ -156,13 +159,11 @@ impl Transport for EdgePorts {
         let mut abort = AbortOnDrop::new();
         abort.attach(&init);
         let js = web_sys::Request::new_with_str_and_init(&request.url, &init).map_err(failed)?;
-        let response = global_fetch(&js, &RequestInit::new()).await.map_err(failed)?;
+        let response = global_fetch(&js, &RequestInit::new())
+            .await
+            .map_err(failed)?;
         let status = response.status();
-        let sync_token = response
-            .headers()
-            .get("upstash-sync-token")
-            .ok()
-            .flatten();
+        let sync_token = response.headers().get("upstash-sync-token").ok().flatten();
         let body = match whole_body(&response, max_bytes).await.map_err(failed)? {
             Some(body) => body,
             None => return Err(TransportError::TooLarge),
@@ -266,11 +267,7 @@ impl Origin for EdgePorts {
         }
     }
 
-    async fn read_incoming(
-        &self,
-        incoming: &Self::Incoming,
-        max_bytes: usize,
-    ) -> Option<Vec<u8>> {
+    async fn read_incoming(&self, incoming: &Self::Incoming, max_bytes: usize) -> Option<Vec<u8>> {
         let copy = incoming.clone().ok()?;
         match copy.body() {
             Some(stream) => read_stream(&stream, max_bytes).await.ok().flatten(),

@@ -154,7 +154,8 @@ impl Asked {
     ) -> Judged {
         let ran_ms = replies.last().filter(|_| self.has_time).and_then(time_ms);
         let mut is_broken = self.has_time && ran_ms.is_none();
-        let mut is_misplaced = false;
+        let mut is_label_false = false;
+        let mut is_epoch_wrong = false;
         let mut held = Vec::with_capacity(self.charges.len());
         let mut learned = Vec::with_capacity(self.charges.len());
         let mut replies = replies.iter().skip(self.given_back);
@@ -167,10 +168,16 @@ impl Asked {
                 continue;
             };
             let answered = replies.next().and_then(charged);
-            let is_expiry_set = charge.sets_expiry && replies.next().is_some_and(|reply| reply.as_int() == Some(1));
+            let is_expiry_set = charge.sets_expiry
+                && replies
+                    .next()
+                    .is_some_and(|reply| reply.as_int() == Some(1));
             let read = match &charge.previous {
                 Some(previous) => Some(previous.clone()),
-                None => replies.next().and_then(|reply| counted(rule, reply)).map(|read| Rc::new(read.slots)),
+                None => replies
+                    .next()
+                    .and_then(|reply| counted(rule, reply))
+                    .map(|read| Rc::new(read.slots)),
             };
             let current = match charge.asks_current {
                 true => replies.next().and_then(|reply| counted(rule, reply)),
@@ -186,12 +193,10 @@ impl Asked {
             let fits = added.total
                 && added.slot
                 && rule.does_fit(rule.window.count(charge.spot, total, &previous));
-            is_misplaced |= ran_ms.is_some_and(|ran_ms| {
-                // A refusal is safe wherever it ran; only its label must be true, or
-                // the time it names would be wrong.
-                !rule.window.is_label_true(charge.spot, ran_ms)
-                    || (fits && !rule.window.is_same_epoch(charge.spot, ran_ms))
-            });
+            if let Some(ran_ms) = ran_ms {
+                is_label_false |= !rule.window.is_label_true(charge.spot, ran_ms);
+                is_epoch_wrong |= !rule.window.is_same_epoch(charge.spot, ran_ms);
+            }
             let read_ms = ran_ms.unwrap_or(label_ms);
             let is_final = rule.window.spot(read_ms).epoch == charge.spot.epoch
                 && rule.window.is_past_grace(read_ms);
@@ -207,7 +212,10 @@ impl Asked {
                 lacks_expiry: !is_expiry_set && total == rule.cost(),
             });
         }
-        if is_broken || is_misplaced {
+        // A refusal is safe wherever it ran; only its label must be true, or the time that
+        // it names would be wrong.
+        let all_fit = held.iter().all(|held| held.fits);
+        if is_broken || is_label_false || (is_epoch_wrong && all_fit) {
             self.forget(memory, rules);
             return match is_broken {
                 true => Judged::Broken(held),

@@ -104,8 +104,11 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
             .map(|rule| rule.rank)
             .min()
             .unwrap_or(u8::MAX);
-        let (narrow, wide): (Vec<usize>, Vec<usize>) = (0..self.rules.len())
-            .partition(|index| self.rules.get(*index).is_some_and(|rule| rule.rank <= first));
+        let (narrow, wide): (Vec<usize>, Vec<usize>) = (0..self.rules.len()).partition(|index| {
+            self.rules
+                .get(*index)
+                .is_some_and(|rule| rule.rank <= first)
+        });
         [narrow, wide]
             .into_iter()
             .filter(|group| !group.is_empty())
@@ -246,12 +249,18 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
             }
         }
         let label_ms = memory.clock.label(now_ms);
-        let find = |index| standings.iter().find(|standing| standing.held.index == index);
+        let find = |index| {
+            standings
+                .iter()
+                .find(|standing| standing.held.index == index)
+        };
         let quotas = in_order(self.rules, |(index, rule)| match find(index) {
             Some(standing) => {
                 let remaining = room(rule, standing);
                 let reset_at_ms = match standing.held.fits && remaining > 0 {
-                    true => rule.window.next_release(standing.held.spot, &standing.previous),
+                    true => rule
+                        .window
+                        .next_release(standing.held.spot, &standing.previous),
                     false => standing.fits_at_ms,
                 };
                 Some(quota(rule, remaining, reset_at_ms, label_ms))
@@ -285,7 +294,10 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
     }
 
     async fn trip(&self, batch: &Batch) -> Result<Vec<Reply>, RedisError> {
-        let answer = self.ports.pipeline(Store::Limits, batch, self.timeout_ms).await;
+        let answer = self
+            .ports
+            .pipeline(Store::Limits, batch, self.timeout_ms)
+            .await;
         answer.and_then(|replies| match replies.len() == batch.commands.len() {
             true => Ok(replies),
             false => Err(RedisError::new(

@@ -9,7 +9,10 @@ pub struct Sums(Box<[u32]>);
 
 impl Sums {
     fn new(mut slots: Vec<u32>) -> Self {
-        let filled = slots.iter().rposition(|slot| *slot > 0).map_or(0, |last| last + 1);
+        let filled = slots
+            .iter()
+            .rposition(|slot| *slot > 0)
+            .map_or(0, |last| last + 1);
         slots.truncate(filled);
         let mut sum = 0u32;
         for slot in slots.iter_mut().rev() {

@@ -101,8 +101,14 @@ impl Memory {
     /// What is known of a rule's count at `spot`, without asking.
     pub(super) fn known_count(&self, rule: &Rule<'_>, spot: Spot) -> Option<(u64, Rc<Sums>)> {
         let entry = self.entries.get(&rule.base)?;
-        let previous = entry.previous.as_ref().filter(|_| entry.epoch == spot.epoch)?;
-        Some((rule.window.count(spot, entry.total, previous), previous.clone()))
+        let previous = entry
+            .previous
+            .as_ref()
+            .filter(|_| entry.epoch == spot.epoch)?;
+        Some((
+            rule.window.count(spot, entry.total, previous),
+            previous.clone(),
+        ))
     }
 
     /// Whether this isolate's own charges under way, if all are admitted, leave no room
@@ -130,7 +136,13 @@ impl Memory {
         holds.then_some(refusal)
     }
 
-    pub(super) fn remember(&mut self, rule: &Rule<'_>, fits_at_ms: u64, remaining: u64, now_ms: u64) {
+    pub(super) fn remember(
+        &mut self,
+        rule: &Rule<'_>,
+        fits_at_ms: u64,
+        remaining: u64,
+        now_ms: u64,
+    ) {
         self.entries.use_or_default(&rule.base).refusal = Some(Refusal {
             cost: rule.cost(),
             remaining,

@@ -141,7 +141,11 @@ pub async fn check<P: ports::Redis + ports::Clock>(
                 true => None,
                 false => {
                     let batch = Batch::pipeline(riders);
-                    Some(ports.pipeline(Store::Limits, &batch, redis_timeout_ms).await)
+                    Some(
+                        ports
+                            .pipeline(Store::Limits, &batch, redis_timeout_ms)
+                            .await,
+                    )
                 }
             },
             deferred: Vec::new(),

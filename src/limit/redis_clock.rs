@@ -30,7 +30,9 @@ impl RedisClock {
     /// Whether `TIME` must ride, so that the charge is judged by Redis' own word.
     pub fn is_unsure(&self, now_ms: u64) -> bool {
         !self.sampled_ms.is_some_and(|sampled_ms| {
-            now_ms.checked_sub(sampled_ms).is_some_and(|age_ms| age_ms < SAMPLE_LIFE_MS)
+            now_ms
+                .checked_sub(sampled_ms)
+                .is_some_and(|age_ms| age_ms < SAMPLE_LIFE_MS)
         })
     }
 
@@ -44,17 +46,20 @@ impl RedisClock {
         let middle = newest.saturating_sub(trip_ms / 2);
         let bound = signed(RESIDUAL_MS) / 2 - SLACK_MS - (trip_ms + 1) / 2;
         if bound >= 0 {
-            let nearest = self.offset_ms.unwrap_or(middle).clamp(
-                middle.saturating_sub(bound),
-                middle.saturating_add(bound),
-            );
+            let nearest = self
+                .offset_ms
+                .unwrap_or(middle)
+                .clamp(middle.saturating_sub(bound), middle.saturating_add(bound));
             self.offset_ms = Some(nearest);
             self.sampled_ms = Some(received_ms);
             return;
         }
         // Too slow to trust for other charges, good enough to correct a wrong clock.
         let possible = newest.saturating_sub(trip_ms)..=newest;
-        if !self.offset_ms.is_some_and(|offset| possible.contains(&offset)) {
+        if !self
+            .offset_ms
+            .is_some_and(|offset| possible.contains(&offset))
+        {
             self.offset_ms = Some(middle);
         }
     }

@@ -66,7 +66,11 @@ impl<'p> Rule<'p> {
     }
 
     fn slot_type(&self) -> &'static str {
-        if self.window.slot_bits() == 32 { "u32" } else { "u16" }
+        if self.window.slot_bits() == 32 {
+            "u32"
+        } else {
+            "u16"
+        }
     }
 
     /// Answers the new total and slot, or nil for one that would overflow.
@@ -106,7 +110,9 @@ impl<'p> Rule<'p> {
 
     /// The whole of an epoch's key; empty when there is none.
     pub fn read(&self, epoch: u64) -> Command {
-        Command::new("GETRANGE").arg(self.key(epoch)).args([0i64, -1])
+        Command::new("GETRANGE")
+            .arg(self.key(epoch))
+            .args([0i64, -1])
     }
 }
 

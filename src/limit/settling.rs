@@ -87,7 +87,10 @@ impl Asked {
                 continue;
             };
             let answered = match asked.gives_back {
-                true => totals.next().filter(|_| held.added.total).and_then(first_number),
+                true => totals
+                    .next()
+                    .filter(|_| held.added.total)
+                    .and_then(first_number),
                 false => None,
             };
             let read = match held.fits {
@@ -145,10 +148,7 @@ pub(super) fn fits_now(standings: &[Standing]) -> bool {
 /// narrower one refused too, and of a limit that requests share which a narrower one
 /// may refuse, only what no refund under way can take back: else one spent address
 /// that floods could shut it for everybody.
-pub(super) fn memorable<'s>(
-    rules: &[Rule<'_>],
-    standings: &'s [Standing],
-) -> Vec<&'s Standing> {
+pub(super) fn memorable<'s>(rules: &[Rule<'_>], standings: &'s [Standing]) -> Vec<&'s Standing> {
     let refused = || {
         standings
             .iter()

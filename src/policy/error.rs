@@ -75,7 +75,8 @@ impl Faults {
 
     /// In the order of the text.
     pub fn into_errors(mut self, text: &str) -> Vec<PolicyError> {
-        self.list.sort_by_key(|fault| fault.at.unwrap_or(usize::MAX));
+        self.list
+            .sort_by_key(|fault| fault.at.unwrap_or(usize::MAX));
         let mut errors: Vec<PolicyError> = self
             .list
             .into_iter()

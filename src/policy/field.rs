@@ -19,13 +19,9 @@ pub struct Field<'n> {
     pub named_at: usize,
 }
 
-/// A table whose names are known to be right.
+/// A table whose names have been checked.
 #[derive(Debug)]
-pub struct Table<'n> {
-    entries: &'n [Entry],
-    pub pointer: String,
-    at: usize,
-}
+pub struct Table<'n>(Field<'n>);
 
 impl<'n> Field<'n> {
     pub fn root(node: &'n Node) -> Self {
@@ -42,6 +38,28 @@ impl<'n> Field<'n> {
             pointer: below(&self.pointer, &entry.name),
             named_at: entry.at,
         }
+    }
+
+    /// A member of a table.
+    pub fn child(&self, name: &str) -> Option<Self> {
+        let Value::Table(entries) = &self.node.value else {
+            return None;
+        };
+        let entry = entries.iter().find(|entry| entry.name == name)?;
+        Some(self.member(entry))
+    }
+
+    /// An item of a list.
+    pub fn item(&self, index: usize) -> Option<Self> {
+        let Value::List(nodes) = &self.node.value else {
+            return None;
+        };
+        let node = nodes.get(index)?;
+        Some(Self {
+            node,
+            pointer: below(&self.pointer, &index.to_string()),
+            named_at: node.at,
+        })
     }
 
     /// At the value.
@@ -74,7 +92,11 @@ impl<'n> Field<'n> {
 
     fn wrong_type(&self, faults: &mut Faults, wanted: &str, help: impl Into<String>) {
         let is = self.node.value.kind();
-        self.fault(faults, format!("{} is {is}, not {wanted}", self.label()), help);
+        self.fault(
+            faults,
+            format!("{} is {is}, not {wanted}", self.label()),
+            help,
+        );
     }
 
     /// The members of a table whose names are free.
@@ -99,12 +121,8 @@ impl<'n> Field<'n> {
 
     /// A table with these fields and no others; `what` names it.
     pub fn table(&self, what: &str, known: &[&str], faults: &mut Faults) -> Option<Table<'n>> {
-        let Value::Table(entries) = &self.node.value else {
-            let help = format!("write a table with the fields {}", list(known));
-            self.wrong_type(faults, "a table", help);
-            return None;
-        };
-        for (name, member) in self.members(faults, "")? {
+        let help = format!("write a table with the fields {}", list(known));
+        for (name, member) in self.members(faults, &help)? {
             if known.contains(&name) {
                 continue;
             }
@@ -115,11 +133,7 @@ impl<'n> Field<'n> {
             let message = format!("{} is no field of {what}", quote(name));
             member.fault_at_name(faults, message, help);
         }
-        Some(Table {
-            entries,
-            pointer: self.pointer.clone(),
-            at: self.node.at,
-        })
+        Some(Table(self.clone()))
     }
 
     /// A list of at most `most` items.
@@ -133,12 +147,11 @@ impl<'n> Field<'n> {
             self.fault(faults, message, format!("at most {most} are possible"));
             return None;
         }
-        let items = nodes.iter().enumerate().map(|(index, node)| Self {
-            node,
-            pointer: below(&self.pointer, &index.to_string()),
-            named_at: node.at,
-        });
-        Some(items.collect())
+        Some(
+            (0..nodes.len())
+                .filter_map(|index| self.item(index))
+                .collect(),
+        )
     }
 
     pub fn text(&self, help: &str, faults: &mut Faults) -> Option<&'n str> {
@@ -180,7 +193,9 @@ impl<'n> Field<'n> {
             self.wrong_type(faults, "a whole number", help);
             return None;
         };
-        let inside = u64::try_from(number).ok().filter(|number| range.contains(number));
+        let inside = u64::try_from(number)
+            .ok()
+            .filter(|number| range.contains(number));
         if inside.is_none() {
             self.fault(faults, format!("{} is {number}", self.label()), help);
         }
@@ -188,15 +203,30 @@ impl<'n> Field<'n> {
     }
 
     pub fn duration(&self, range: RangeInclusive<u64>, faults: &mut Faults) -> Option<u64> {
-        const HELP: &str = "write a whole number and its unit: \"500ms\", \"90s\", \"15m\", \"24h\"";
+        const HELP: &str =
+            "write a whole number and its unit: \"500ms\", \"90s\", \"15m\", \"24h\"";
         let text = self.text(HELP, faults)?;
-        self.measured(text, duration_ms(text), range, (HELP, show_ms), "duration", faults)
+        self.measured(
+            text,
+            duration_ms(text),
+            range,
+            (HELP, show_ms),
+            "duration",
+            faults,
+        )
     }
 
     pub fn size(&self, range: RangeInclusive<u64>, faults: &mut Faults) -> Option<u64> {
         const HELP: &str = "write a whole number and its unit: \"64KB\", \"1MB\"";
         let text = self.text(HELP, faults)?;
-        self.measured(text, size_bytes(text), range, (HELP, show_bytes), "size", faults)
+        self.measured(
+            text,
+            size_bytes(text),
+            range,
+            (HELP, show_bytes),
+            "size",
+            faults,
+        )
     }
 
     fn measured(
@@ -216,7 +246,11 @@ impl<'n> Field<'n> {
         if range.contains(&amount) {
             return Some(amount);
         }
-        let help = format!("write from \"{}\" to \"{}\"", show(*range.start()), show(*range.end()));
+        let help = format!(
+            "write from \"{}\" to \"{}\"",
+            show(*range.start()),
+            show(*range.end())
+        );
         let message = format!("{} is {}", self.label(), show(amount));
         self.fault(faults, message, help);
         None
@@ -241,20 +275,14 @@ impl<'n> Field<'n> {
 
 impl<'n> Table<'n> {
     pub fn get(&self, name: &str) -> Option<Field<'n>> {
-        let entry = self.entries.iter().find(|entry| entry.name == name)?;
-        Some(Field {
-            node: &entry.node,
-            pointer: below(&self.pointer, name),
-            named_at: entry.at,
-        })
+        self.0.child(name)
     }
 
     /// A field that must be there.
     pub fn need(&self, name: &str, help: &str, faults: &mut Faults) -> Option<Field<'n>> {
         let field = self.get(name);
         if field.is_none() {
-            let message = format!("`{name}` is missing");
-            faults.add(&self.pointer, Some(self.at), message, help);
+            self.0.fault(faults, format!("`{name}` is missing"), help);
         }
         field
     }
@@ -263,7 +291,10 @@ impl<'n> Table<'n> {
 /// Names of routes and limits.
 pub fn is_name(text: &str) -> bool {
     text.len() <= MAX_NAME_BYTES
-        && text.bytes().next().is_some_and(|first| !matches!(first, b'-' | b'_'))
+        && text
+            .bytes()
+            .next()
+            .is_some_and(|first| !matches!(first, b'-' | b'_'))
         && text
             .bytes()
             .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))

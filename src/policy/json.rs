@@ -1,4 +1,4 @@
-//! JSON to a tree and back.
+//! JSON to a tree.
 //!
 //! serde_json judges the text; the walk over it only finds out where things are.
 
@@ -86,13 +86,20 @@ impl Walk<'_> {
 
     fn number(&mut self) -> Value {
         let start = self.at;
-        while matches!(self.peek(), Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')) {
+        while matches!(
+            self.peek(),
+            Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
+        ) {
             self.at += 1;
         }
         let digits = self.text.get(start..self.at).unwrap_or_default();
         match digits.parse() {
             Ok(integer) => Value::Integer(integer),
-            Err(_) if digits.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) => {
+            Err(_)
+                if digits
+                    .bytes()
+                    .any(|byte| matches!(byte, b'.' | b'e' | b'E')) =>
+            {
                 Value::Other("a number with a fraction or exponent")
             }
             Err(_) => Value::Other("a number beyond 64 bits"),
@@ -152,46 +159,4 @@ impl Walk<'_> {
         }
         more
     }
-}
-
-/// Writes a tree as compact JSON, in its order.
-pub fn write(node: &Node) -> String {
-    let mut out = String::new();
-    put(node, &mut out);
-    out
-}
-
-fn put(node: &Node, out: &mut String) {
-    match &node.value {
-        Value::Null | Value::Other(_) => out.push_str("null"),
-        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        Value::Integer(value) => out.push_str(&value.to_string()),
-        Value::Text(text) => put_text(text, out),
-        Value::List(nodes) => {
-            out.push('[');
-            for (index, node) in nodes.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                put(node, out);
-            }
-            out.push(']');
-        }
-        Value::Table(entries) => {
-            out.push('{');
-            for (index, entry) in entries.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                put_text(&entry.name, out);
-                out.push(':');
-                put(&entry.node, out);
-            }
-            out.push('}');
-        }
-    }
-}
-
-fn put_text(text: &str, out: &mut String) {
-    out.push_str(&serde_json::Value::from(text).to_string());
 }

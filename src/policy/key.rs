@@ -47,11 +47,13 @@ impl Selected {
     /// `{hash}`: lower-case hex MD5 of the query string (plan 2, search keys).
     pub fn hash(&self) -> String {
         let digest = Md5::digest(self.query_string());
-        digest.iter().fold(String::with_capacity(32), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        digest
+            .iter()
+            .fold(String::with_capacity(32), |mut hex, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            })
     }
 }
 
@@ -63,7 +65,9 @@ impl CacheRule {
         let mut found: BTreeMap<&str, String> = BTreeMap::new();
         for pair in raw_query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(name) = decode(name, true) else { continue };
+            let Some(name) = decode(name, true) else {
+                continue;
+            };
             let Some(listed) = self.query.iter().find(|listed| listed.name == name) else {
                 continue;
             };
@@ -73,7 +77,10 @@ impl CacheRule {
         }
         let parameters = self.query.iter().map(|listed| {
             let value = found.remove(listed.name.as_str());
-            (listed.name.clone(), value.or_else(|| listed.default.clone()))
+            (
+                listed.name.clone(),
+                value.or_else(|| listed.default.clone()),
+            )
         });
         let selected = Selected {
             parameters: parameters.collect(),
@@ -143,5 +150,7 @@ fn pointed(json: Option<&serde_json::Value>, pointer: &str) -> Option<String> {
 
 /// An empty value says no more than an absent one.
 fn plain(text: &str) -> Option<String> {
-    (1..=MAX_POINTED_BYTES).contains(&text.len()).then(|| encode_component(text))
+    (1..=MAX_POINTED_BYTES)
+        .contains(&text.len())
+        .then(|| encode_component(text))
 }

@@ -1,8 +1,39 @@
 //! The policy: what the edge does with each request.
 //!
-//! The same shape as TOML (`policy.toml`, checked when the Worker is built) or
-//! JSON (`POLICY`). Parsing reports every error at once.
+//! The same shape as TOML (`policy.toml`, checked when the Worker is built) or JSON
+//! (`POLICY`). Reading reports every error at once, with its place and what to do.
+//! What is read is pure data; nothing here talks to Redis, an origin or a clock.
+//!
+//! The build script reads `policy.toml` with these very files, so what is built in is
+//! what the Worker reads. A file that it needs is named in `build.rs` too.
 
+pub mod bounds;
+mod error;
+pub mod explain;
+mod field;
+mod grammar;
+mod json;
+mod key;
+mod measure;
+mod node;
+pub mod percent;
+mod read;
+mod route;
+pub mod target;
+mod template;
+#[cfg(feature = "cli")]
+mod toml;
 mod types;
+#[cfg(feature = "cli")]
+mod write;
 
+pub use error::PolicyError;
+pub use grammar::Overrides;
+pub use key::{Selected, Values};
+#[cfg(feature = "cli")]
+pub use read::toml_to_json;
+pub use route::Resolved;
 pub use types::*;
+
+/// `policy.toml` as JSON, checked when this was built.
+pub const BUILT_IN: &str = include_str!(concat!(env!("OUT_DIR"), "/policy.json"));

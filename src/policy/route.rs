@@ -3,6 +3,7 @@
 //! Segment by segment a literal beats `{name}` beats `{name...}`; then a listed method
 //! beats GET standing for HEAD beats `*`. A path that is no route's own but may be
 //! folded into one by the origin gets that route's limits, and nothing else of it.
+//! No spelling of a route's path escapes its limits.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
@@ -18,6 +19,9 @@ pub struct Resolved<'p> {
     pub route: Option<&'p Route>,
     /// Of `route` in `Policy::routes`.
     pub index: Option<usize>,
+    /// Whose limits count: `route`'s, or those of a more specific one that the origin
+    /// may fold this path into. So no wildcard is a way around a strict limit.
+    pub limited_as: Option<&'p Route>,
     /// Percent-decoded, by placeholder; empty unless `exact`.
     pub values: BTreeMap<String, String>,
     /// False: only the route's limits apply, the request passes through.
@@ -35,31 +39,30 @@ impl Policy {
             true => None,
             false => self.best(method, &target.path),
         };
-        // An unmatched path and `/{rest...}` must not be a way around a strict limit.
-        let may_fold = !own && exact.is_none_or(|found| self.leaves_limits_to_foldings(found));
-        let folded = if may_fold {
-            let paths = foldings(raw_path);
-            let found = paths.iter().filter_map(|path| self.best(method, path));
-            found.min_by(|a, b| self.specificity(*a, *b, method))
+        // Nothing is more specific than a path without placeholders.
+        let may_fold = !own && exact.is_none_or(|index| self.has_placeholders(index));
+        let paths = if may_fold {
+            foldings(raw_path)
         } else {
-            None
+            Vec::new()
         };
-        let (index, is_exact) = match (exact, folded) {
-            (Some(exact), Some(folded)) if self.specificity(folded, exact, method).is_lt() => {
-                (Some(folded), false)
-            }
-            (Some(exact), _) => (Some(exact), true),
-            (None, folded) => (folded, false),
-        };
+        let folded = paths.iter().filter_map(|path| self.best(method, path));
+        // Of equals the first is taken, which is its own route.
+        let limited_as = exact
+            .into_iter()
+            .chain(folded)
+            .min_by(|a, b| self.specificity(*a, *b, method));
+        let index = exact.or(limited_as);
         let route = index.and_then(|index| self.routes.get(index));
         Resolved {
             values: route
-                .filter(|_| is_exact)
+                .filter(|_| exact.is_some())
                 .map(|route| values(&route.path, &target.path))
                 .unwrap_or_default(),
             route,
             index,
-            exact: is_exact,
+            limited_as: limited_as.and_then(|index| self.routes.get(index)),
+            exact: exact.is_some(),
             path: target.path,
         }
     }
@@ -71,7 +74,10 @@ impl Policy {
             .filter(|index| self.is_match(*index, method, &segments))
             .collect();
         found.sort_by(|a, b| self.specificity(*a, *b, method));
-        found.into_iter().filter_map(|index| self.routes.get(index)).collect()
+        found
+            .into_iter()
+            .filter_map(|index| self.routes.get(index))
+            .collect()
     }
 
     fn best(&self, method: &str, path: &str) -> Option<usize> {
@@ -87,11 +93,10 @@ impl Policy {
         })
     }
 
-    /// A wildcard that neither keeps nor purges loses nothing when it gives way.
-    fn leaves_limits_to_foldings(&self, index: usize) -> bool {
-        self.routes.get(index).is_some_and(|route| {
-            route.purge.is_none() && route.path.placeholders().next().is_some()
-        })
+    fn has_placeholders(&self, index: usize) -> bool {
+        self.routes
+            .get(index)
+            .is_some_and(|route| route.path.placeholders().next().is_some())
     }
 
     /// `Less`: the first is more specific.
@@ -116,14 +121,26 @@ pub fn takes_method(methods: &[String], method: &str) -> Option<u8> {
     }
 }
 
-/// `Less`: the first is more specific, for any path that both match.
+/// `Less`: the first is more specific, for any path that both match. One slash more
+/// at the end makes no difference, so that foldings can be compared too.
 pub fn compare_paths(a: &PathTemplate, b: &PathTemplate) -> Ordering {
-    let rank = |segment: &Segment| match segment {
+    ranks(a).cmp(ranks(b))
+}
+
+fn ranks(path: &PathTemplate) -> impl Iterator<Item = u8> {
+    let open = path.segments.split_last().filter(|(last, _)| is_end(last));
+    let segments = open.map_or(path.segments.as_slice(), |(_, before)| before);
+    let ranks = segments.iter().map(|segment| match segment {
         Segment::Literal(_) => 0,
         Segment::One(_) => 1,
         Segment::Rest(_) => 2,
-    };
-    a.segments.iter().map(rank).cmp(b.segments.iter().map(rank))
+    });
+    // The end itself, which beats a rest that is empty.
+    ranks.chain([0])
+}
+
+fn is_end(segment: &Segment) -> bool {
+    matches!(segment, Segment::Literal(text) if text.is_empty())
 }
 
 fn split(path: &str) -> Vec<&str> {
@@ -131,6 +148,11 @@ fn split(path: &str) -> Vec<&str> {
 }
 
 fn matches(path: &PathTemplate, segments: &[&str]) -> bool {
+    // Most routes are told apart by this alone.
+    let is_open = matches!(path.segments.last(), Some(Segment::Rest(_)));
+    if path.segments.len() != segments.len() && !is_open {
+        return false;
+    }
     let mut rest = segments.iter();
     for segment in &path.segments {
         let fits = match (segment, rest.next()) {

@@ -105,21 +105,27 @@ fn join(segments: Vec<String>) -> String {
 }
 
 /// What servers may fold a path into, beside its normal form: slashes merged before
-/// or after the dots are resolved, encoded ones decoded, path parameters and NUL
-/// dropped, and each with one slash more or less at the end. At most four.
+/// or after the dots are resolved, encoded ones decoded, path parameters dropped up to
+/// the next slash or the next slash as sent, NUL dropped, and each with one slash more
+/// or less at the end. At most eight.
 pub fn foldings(raw: &str) -> Vec<String> {
     let target = normalise(raw);
     if !target.hostile {
         return vec![other_end(&target.path)];
     }
-    let segments = folded_segments(raw);
-    let mut paths = vec![
-        join(without_dots(without_empty(segments.clone()))),
-        join(without_empty(without_dots(segments))),
-    ];
-    paths.dedup();
-    let ends: Vec<String> = paths.iter().map(|path| other_end(path)).collect();
-    paths.extend(ends);
+    let mut paths: Vec<String> = Vec::with_capacity(8);
+    for coded_slash_ends_parameters in [false, true] {
+        let segments = folded_segments(raw, coded_slash_ends_parameters);
+        for path in [
+            join(without_dots(without_empty(segments.clone()))),
+            join(without_empty(without_dots(segments))),
+        ] {
+            if !paths.contains(&path) {
+                paths.push(other_end(&path));
+                paths.push(path);
+            }
+        }
+    }
     paths
 }
 
@@ -132,30 +138,43 @@ fn other_end(path: &str) -> String {
 }
 
 /// Decoded once: a server that decodes twice is beyond what an edge can know.
-fn folded_segments(raw: &str) -> Vec<String> {
+fn folded_segments(raw: &str, coded_slash_ends_parameters: bool) -> Vec<String> {
     let mut segments = Vec::new();
-    for part in raw.strip_prefix('/').unwrap_or(raw).split(['/', '\\']) {
-        let part = part.split(';').next().unwrap_or_default();
-        let mut out = String::with_capacity(part.len());
-        let mut rest = part.bytes();
-        while let Some(byte) = rest.next() {
-            let mut ahead = rest.clone();
-            let coded = match byte {
-                b'%' => code(ahead.next(), ahead.next()),
-                _ => None,
-            };
-            if coded.is_some() {
-                rest = ahead;
-            }
-            match coded.unwrap_or(byte) {
-                0 => {}
-                b'/' | b'\\' => segments.push(std::mem::take(&mut out)),
-                byte if coded.is_some() => push(byte, is_unreserved(byte), &mut out),
-                // A code that is none stays what it is and equals no literal.
-                byte => push(byte, is_path_character(byte) || byte == b'%', &mut out),
-            }
+    let mut out = String::new();
+    let mut in_parameters = false;
+    let mut rest = raw.strip_prefix('/').unwrap_or(raw).bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let coded = match byte {
+            b'%' => code(ahead.next(), ahead.next()),
+            _ => None,
+        };
+        if coded.is_some() {
+            rest = ahead;
         }
-        segments.push(out);
+        let byte = coded.unwrap_or(byte);
+        let is_plain = coded.is_none();
+        if matches!(byte, b'/' | b'\\') {
+            if is_plain || !in_parameters || coded_slash_ends_parameters {
+                segments.push(std::mem::take(&mut out));
+                in_parameters = false;
+            }
+        } else if byte == b';' && is_plain {
+            in_parameters = true;
+        } else if byte != 0 && !in_parameters {
+            // A `%` that begins no code stays what it is and equals no literal.
+            let is_whole = byte == b'%' || is_path_character(byte);
+            push(
+                byte,
+                if is_plain {
+                    is_whole
+                } else {
+                    is_unreserved(byte)
+                },
+                &mut out,
+            );
+        }
     }
+    segments.push(out);
     segments
 }

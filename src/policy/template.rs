@@ -24,10 +24,16 @@ impl PathTemplate {
     /// Reads `/api/{name}/{rest...}`.
     pub fn parse(text: &str) -> Result<Self, Complaint> {
         let Some(rest) = text.strip_prefix('/') else {
-            return complain(format!("the path {} does not begin with `/`", quote(text)), "write it from the root");
+            return complain(
+                format!("the path {} does not begin with `/`", quote(text)),
+                "write it from the root",
+            );
         };
         if text.len() > MAX_PATH_BYTES {
-            return complain("the path is too long", format!("at most {MAX_PATH_BYTES} bytes are possible"));
+            return complain(
+                "the path is too long",
+                format!("at most {MAX_PATH_BYTES} bytes are possible"),
+            );
         }
         if text.contains(['?', '#']) {
             return complain(
@@ -50,7 +56,10 @@ impl PathTemplate {
             if let Segment::One(name) | Segment::Rest(name) = &segment
                 && !names.insert(name.clone())
             {
-                return complain(format!("`{{{name}}}` is in the path twice"), "give each its own name");
+                return complain(
+                    format!("`{{{name}}}` is in the path twice"),
+                    "give each its own name",
+                );
             }
             segments.push(segment);
         }
@@ -84,7 +93,9 @@ impl PathTemplate {
                 }
                 Segment::Rest(name) => {
                     let value = values.get(name)?;
-                    let (inner, last) = value.rsplit_once('/').map_or((None, value.as_str()), |(inner, last)| (Some(inner), last));
+                    let (inner, last) = value
+                        .rsplit_once('/')
+                        .map_or((None, value.as_str()), |(inner, last)| (Some(inner), last));
                     let inner_fits = inner.is_none_or(|inner| inner.split('/').all(can_be_segment));
                     if !inner_fits || !(last.is_empty() || can_be_segment(last)) {
                         return None;
@@ -117,13 +128,22 @@ fn can_be_segment(value: &str) -> bool {
 
 fn encode_path(value: &str, out: &mut String) {
     for byte in value.bytes() {
-        push(byte, byte == b'/' || (is_path_character(byte) && byte != b';'), out);
+        push(
+            byte,
+            byte == b'/' || (is_path_character(byte) && byte != b';'),
+            out,
+        );
     }
 }
 
 fn segment(part: &str, is_last: bool) -> Result<Segment, Complaint> {
-    if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-        let (name, is_rest) = name.strip_suffix("...").map_or((name, false), |name| (name, true));
+    if let Some(name) = part
+        .strip_prefix('{')
+        .and_then(|part| part.strip_suffix('}'))
+    {
+        let (name, is_rest) = name
+            .strip_suffix("...")
+            .map_or((name, false), |name| (name, true));
         if !is_placeholder(name) {
             return complain(
                 format!("{} is no placeholder", quote(part)),
@@ -140,19 +160,27 @@ fn segment(part: &str, is_last: bool) -> Result<Segment, Complaint> {
             return Ok(Segment::One(name.to_owned()));
         }
         if !is_last {
-            return complain(format!("`{part}` takes all the rest but is not last"), "put it at the end");
+            return complain(
+                format!("`{part}` takes all the rest but is not last"),
+                "put it at the end",
+            );
         }
         return Ok(Segment::Rest(name.to_owned()));
     }
     if part.contains(['{', '}']) {
-        return complain(format!("{} is only in part a placeholder", quote(part)), "a placeholder is a whole segment: /{name}/");
+        return complain(
+            format!("{} is only in part a placeholder", quote(part)),
+            "a placeholder is a whole segment: /{name}/",
+        );
     }
     if part.is_empty() && is_last {
         return Ok(Segment::Literal(String::new()));
     }
     let target = normalise(&format!("/{part}"));
     match target.path.strip_prefix('/') {
-        Some(literal) if !target.hostile && !literal.is_empty() => Ok(Segment::Literal(literal.to_owned())),
+        Some(literal) if !target.hostile && !literal.is_empty() => {
+            Ok(Segment::Literal(literal.to_owned()))
+        }
         _ => complain(
             format!("the segment {} never matches", quote(part)),
             "write the path without empty and dot segments, `\\`, `;`, `%2F`, `%5C`, `%00` and invalid codes",
@@ -162,7 +190,9 @@ fn segment(part: &str, is_last: bool) -> Result<Segment, Complaint> {
 
 fn is_placeholder(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// What the placeholders of a template may be.
@@ -189,7 +219,10 @@ impl Template {
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return complain(
-                format!("{} has a space or a character that is not ASCII", quote(text)),
+                format!(
+                    "{} has a space or a character that is not ASCII",
+                    quote(text)
+                ),
                 "write keys and tags in visible ASCII",
             );
         }
@@ -240,7 +273,9 @@ impl Template {
     }
 
     pub fn uses(&self, name: &str) -> bool {
-        self.pieces.iter().any(|piece| matches!(piece, Piece::Value(value) if value == name))
+        self.pieces
+            .iter()
+            .any(|piece| matches!(piece, Piece::Value(value) if value == name))
     }
 }
 
@@ -276,14 +311,23 @@ fn value(name: &str, scope: &Scope<'_>) -> Result<Piece, Complaint> {
             None if known.is_empty() => "this route has no placeholders".to_owned(),
             None => format!("this route has {}", list(known)),
         };
-        return complain(format!("{} is no placeholder of this route", quote(&format!("{{{name}}}"))), help);
+        return complain(
+            format!(
+                "{} is no placeholder of this route",
+                quote(&format!("{{{name}}}"))
+            ),
+            help,
+        );
     }
     Ok(Piece::Value(name.to_owned()))
 }
 
 /// RFC 6901 section 3.
 fn json_pointer(pointer: &str) -> Result<String, Complaint> {
-    let escapes_are_right = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    let escapes_are_right = pointer
+        .split('~')
+        .skip(1)
+        .all(|rest| rest.starts_with(['0', '1']));
     if pointer.starts_with('/') && escapes_are_right {
         return Ok(pointer.to_owned());
     }

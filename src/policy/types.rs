@@ -44,7 +44,7 @@ pub enum RedisDown {
 
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Unique; appears in keys, headers, metrics. `[a-z0-9-]`.
+    /// Unique; appears in keys, headers, metrics. `[a-z0-9_-]`, not `_` or `-` first.
     pub name: String,
     /// Upper case; empty means any.
     pub methods: Vec<String>,
@@ -60,7 +60,7 @@ pub struct Route {
 /// One limit: `requests` cost units in any `window_ms`, counted per id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
-    /// Unique within its list. `[a-z0-9-]`.
+    /// Unique within its list; of the same characters as a route's.
     pub name: String,
     pub requests: u32,
     pub window_ms: u64,

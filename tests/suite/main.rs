@@ -7,10 +7,32 @@
     clippy::unwrap_used
 )]
 
+mod cache_flight;
+mod cache_foreign;
+mod cache_lookup;
+mod cache_race;
+mod compose;
 mod config;
+mod failure;
+mod fill_failure;
+mod fill_faults;
+mod fill_single;
+mod gateway_admin;
+mod gateway_flow;
+mod gateway_headers;
+mod gateway_stores;
+mod headers;
 mod identity;
+mod limit_bound;
+mod limit_exact;
+mod limit_faults;
+mod limit_flow;
+mod policy;
 mod redis_breaker;
 mod redis_codec;
 mod redis_fake;
 mod redis_outage;
 mod redis_rest;
+mod sim;
+mod world;
+mod write;

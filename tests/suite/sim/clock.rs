@@ -93,7 +93,13 @@ impl Sim {
 }
 
 /// A value that comes later, once.
-pub struct Slot<T>(Rc<RefCell<(Option<T>, bool, Option<Waker>)>>);
+pub struct Slot<T>(Rc<RefCell<Later<T>>>);
+
+struct Later<T> {
+    value: Option<T>,
+    is_filled: bool,
+    waker: Option<Waker>,
+}
 
 impl<T> Clone for Slot<T> {
     fn clone(&self) -> Self {
@@ -103,16 +109,20 @@ impl<T> Clone for Slot<T> {
 
 impl<T: 'static> Slot<T> {
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new((None, false, None))))
+        Self(Rc::new(RefCell::new(Later {
+            value: None,
+            is_filled: false,
+            waker: None,
+        })))
     }
 
     /// The first value wins.
     pub fn fill(&self, value: T) {
         let mut slot = self.0.borrow_mut();
-        if !slot.1 {
-            slot.0 = Some(value);
-            slot.1 = true;
-            if let Some(waker) = slot.2.take() {
+        if !slot.is_filled {
+            slot.value = Some(value);
+            slot.is_filled = true;
+            if let Some(waker) = slot.waker.take() {
                 waker.wake();
             }
         }
@@ -126,10 +136,10 @@ impl<T: 'static> Slot<T> {
     pub fn wait(self) -> impl Future<Output = T> + use<T> {
         std::future::poll_fn(move |context| {
             let mut slot = self.0.borrow_mut();
-            match slot.0.take() {
+            match slot.value.take() {
                 Some(value) => Poll::Ready(value),
                 None => {
-                    slot.2 = Some(context.waker().clone());
+                    slot.waker = Some(context.waker().clone());
                     Poll::Pending
                 }
             }

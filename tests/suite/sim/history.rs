@@ -83,7 +83,9 @@ pub fn most_in_any_window(log: &[Admitted], window_us: u64) -> u64 {
 fn change(ran: &Ran) -> Option<(&str, i64)> {
     let words: Vec<&str> = ran.words.iter().map(String::as_str).collect();
     match words[..] {
-        ["BITFIELD", key, "OVERFLOW", _, "INCRBY", "u32", "0", by, ..] => Some((key, by.parse().unwrap())),
+        ["BITFIELD", key, "OVERFLOW", _, "INCRBY", "u32", "0", by, ..] => {
+            Some((key, by.parse().unwrap()))
+        }
         ["BITFIELD", key, "INCRBY", "u32", "0", by, ..] => Some((key, by.parse().unwrap())),
         _ => None,
     }

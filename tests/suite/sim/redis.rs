@@ -20,7 +20,6 @@ pub struct Ran {
     /// Whose port sent it; see `Edge::tag`.
     pub tag: u64,
     pub words: Vec<String>,
-    pub reply: Reply,
 }
 
 #[derive(Default)]
@@ -42,7 +41,6 @@ impl FakeRedis {
             at_us: now_us,
             tag,
             words,
-            reply: reply.clone(),
         });
         reply
     }
@@ -54,7 +52,6 @@ impl FakeRedis {
             at_us: now_us,
             tag: 0,
             words: vec!["FLUSHALL".to_owned()],
-            reply: Reply::Nil,
         });
     }
 
@@ -68,6 +65,20 @@ impl FakeRedis {
             expires_us: None,
         };
         self.keys.borrow_mut().insert(key.to_owned(), value);
+    }
+
+    /// The same with an expiry, as `SET key bytes PX ttl_ms` by another service.
+    pub fn set_px(&self, now_us: u64, key: &str, bytes: impl Into<Vec<u8>>, ttl_ms: u64) {
+        let value = Value {
+            bytes: bytes.into(),
+            expires_us: Some(now_us + ttl_ms * 1000),
+        };
+        self.keys.borrow_mut().insert(key.to_owned(), value);
+    }
+
+    /// Loses one key, as a Redis that evicts does; nobody is told.
+    pub fn evict(&self, key: &str) {
+        self.keys.borrow_mut().remove(key);
     }
 
     /// Every key with the time left to it in milliseconds; `None`: it never expires.
@@ -115,9 +126,26 @@ impl FakeRedis {
                     Reply::Int(1)
                 }
             },
-            ["GETRANGE", key, "0", "-1"] => {
-                Reply::Bytes(keys.get(*key).map(|value| value.bytes.clone()).unwrap_or_default())
-            }
+            ["EXPIRE", key, ttl_s] => match (keys.get_mut(*key), ttl_s.parse::<u64>()) {
+                (_, Err(_)) => not_a_number(),
+                (None, _) => Reply::Int(0),
+                (Some(value), Ok(ttl_s)) => {
+                    value.expires_us = Some(now_us + ttl_s * 1_000_000);
+                    Reply::Int(1)
+                }
+            },
+            ["PTTL", key] => Reply::Int(match keys.get(*key) {
+                None => -2,
+                Some(value) => value
+                    .expires_us
+                    .map_or(-1, |at_us| ((at_us - now_us) / 1000) as i64),
+            }),
+            ["PING"] => Reply::Bytes(b"PONG".to_vec()),
+            ["GETRANGE", key, "0", "-1"] => Reply::Bytes(
+                keys.get(*key)
+                    .map(|value| value.bytes.clone())
+                    .unwrap_or_default(),
+            ),
             ["SET", key, bytes, options @ ..] => set(&mut keys, now_us, key, bytes, options),
             ["BITFIELD", key, operations @ ..] => bitfield(&mut keys, key, operations),
             [name, ..] => Reply::Error(format!("ERR unknown command or arguments for '{name}'")),
@@ -186,7 +214,10 @@ fn set(
 fn bitfield(keys: &mut BTreeMap<String, Value>, key: &str, mut operations: &[&str]) -> Reply {
     let mut overflow = "WRAP";
     let mut replies = Vec::new();
-    let mut bytes = keys.get(key).map(|value| value.bytes.clone()).unwrap_or_default();
+    let mut bytes = keys
+        .get(key)
+        .map(|value| value.bytes.clone())
+        .unwrap_or_default();
     let mut is_written = false;
     while !operations.is_empty() {
         operations = match operations {

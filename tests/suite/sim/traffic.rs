@@ -57,7 +57,15 @@ impl Isolate {
             })
             .collect();
         let edge = self.edge.tagged(tag);
-        limit::check(&self.memory, &edge, timeout_ms, RedisDown::Closed, &charges, Vec::new()).await
+        limit::check(
+            &self.memory,
+            &edge,
+            timeout_ms,
+            RedisDown::Closed,
+            &charges,
+            Vec::new(),
+        )
+        .await
     }
 }
 

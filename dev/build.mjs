@@ -1,0 +1,115 @@
+// `npm run build`: the Worker as it is deployed, in build/ (index.js and index_bg.wasm).
+//
+// Nothing is built when neither an input nor a tool changed since, and the output is what that build left. A Worker of
+// 250 KB gzipped or more is an error: it would start slowly.
+
+import { createHash } from "node:crypto";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { gzipSync } from "node:zlib";
+import { ROOT, run, SetupError } from "./setup/exec.mjs";
+import { main, say, step } from "./setup/progress.mjs";
+import { ensureToolchain } from "./setup/toolchain.mjs";
+import { WASM_TARGET_DIR } from "./setup/wasm.mjs";
+
+export const BUILD_DIR = path.join(ROOT, "build");
+export const MODULES = ["index.js", "index_bg.wasm"];
+
+const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "build.rs", "policy.toml", ".cargo", "dev/build.mjs"];
+const STAMP = path.join(BUILD_DIR, ".inputs");
+/** What worker-build's own wasm-opt call enables, so that both read the same module. */
+const WASM_FEATURES = [
+  "mutable-globals", "sign-ext", "nontrapping-float-to-int", "bulk-memory", "multivalue", "reference-types",
+  "exception-handling",
+];
+const MAX_GZIP_BYTES = 250_000;
+
+/** Builds unless what is there is up to date: `{ rawBytes, gzipBytes, built }`. */
+export async function buildWorker() {
+  const toolchain = await ensureToolchain();
+  const before = inputHash(ROOT, INPUTS, toolchain.identity);
+  if (readStamp() === `${before} ${outputHash()}`) return { ...sizes(), built: false };
+  rmSync(STAMP, { force: true });
+  await step("building the Worker", () => compile(toolchain));
+  // Taken before the build: a file saved while it ran is built at the next one.
+  writeFileSync(STAMP, `${before} ${outputHash()}`);
+  return { ...sizes(), built: true };
+}
+
+/** A hash of the named files and folders, with their names, and of `identity`; what is absent counts as absent. */
+export function inputHash(root, inputs, identity = "") {
+  const hash = createHash("sha256").update(identity);
+  for (const name of inputs.flatMap((input) => filesUnder(root, input)).sort()) {
+    const bytes = readFileSync(path.join(root, name));
+    hash.update(`\0${name}\0${bytes.length}\0`).update(bytes);
+  }
+  return hash.digest("hex");
+}
+
+function filesUnder(root, name) {
+  const place = path.join(root, name);
+  if (!existsSync(place)) return [];
+  const folder = readFolder(place);
+  return folder === null ? [name] : folder.flatMap((entry) => filesUnder(root, `${name}/${entry}`));
+}
+
+function readFolder(place) {
+  try {
+    return readdirSync(place);
+  } catch (error) {
+    if (error.code === "ENOTDIR") return null;
+    throw error;
+  }
+}
+
+async function compile({ env, workerBuild }) {
+  mkdirSync(BUILD_DIR, { recursive: true });
+  // The default features are those of the command line: the TOML parser stays out of the Worker.
+  const { code } = await run(workerBuild, ["--release", "--no-default-features"], { env: { ...process.env, ...env }, show: true });
+  if (code !== 0) throw new SetupError("The Worker was not built: correct the errors above.");
+  // An alias for projects that name worker-build's old entry point.
+  rmSync(path.join(BUILD_DIR, "worker"), { recursive: true, force: true });
+  await dropNames(env);
+}
+
+/** Function names are a tenth of the upload and serve only to read traces: the Worker with them stays in the target folder. */
+async function dropNames(env) {
+  const wasm = path.join(BUILD_DIR, "index_bg.wasm");
+  const named = path.join(WASM_TARGET_DIR, "index_bg.named.wasm");
+  copyFileSync(wasm, named);
+  const features = WASM_FEATURES.map((feature) => `--enable-${feature}`);
+  const args = [named, ...features, "--strip-debug", "--strip-producers", "-o", wasm];
+  const { code, output } = await run(env.WASM_OPT_BIN, args);
+  if (code !== 0) throw new SetupError(`wasm-opt cannot drop the names: ${output.trim()}`);
+}
+
+function readStamp() {
+  return existsSync(STAMP) ? readFileSync(STAMP, "utf8") : null;
+}
+
+function outputHash() {
+  return inputHash(BUILD_DIR, MODULES);
+}
+
+function sizes() {
+  const modules = MODULES.map((name) => readFileSync(path.join(BUILD_DIR, name)));
+  const sum = (lengths) => lengths.reduce((total, length) => total + length, 0);
+  return {
+    rawBytes: sum(modules.map((bytes) => bytes.length)),
+    gzipBytes: sum(modules.map((bytes) => gzipSync(bytes, { level: 9 }).length)),
+  };
+}
+
+/** Says how large the Worker is; too large is an error. */
+export function reportSize({ rawBytes, gzipBytes, built }) {
+  const kilobytes = (bytes) => `${(bytes / 1000).toFixed(1)} KB`;
+  say(`The Worker is ${kilobytes(rawBytes)}, ${kilobytes(gzipBytes)} gzipped${built ? "" : " (unchanged)"}.`);
+  if (gzipBytes >= MAX_GZIP_BYTES) {
+    throw new SetupError(`The Worker is ${kilobytes(gzipBytes)} gzipped: it must stay below ${kilobytes(MAX_GZIP_BYTES)}.`);
+  }
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  await main(async () => reportSize(await buildWorker()));
+}

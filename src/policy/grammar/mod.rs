@@ -1,0 +1,187 @@
+//! A tree to a checked policy: the whole grammar, every fault at once.
+//!
+//! Fields of the grammar whose feature is not built are checked for their shape and
+//! are then faults that say so.
+
+mod cache;
+mod compose;
+mod limit;
+mod route;
+mod unbuilt;
+mod whole;
+
+use std::collections::BTreeMap;
+
+use super::bounds::*;
+use super::error::Faults;
+use super::field::{Field, Table};
+use super::node::Node;
+use super::types::{Defaults, HeaderProfile, Limit, Policy, RedisDown, Timeouts};
+use route::Draft;
+
+/// What variables say over the policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `RATE_LIMIT_WINDOW_MS`: the window of every limit in `[defaults]`.
+    pub window_ms: Option<u64>,
+    /// `RATE_LIMIT_MAX_REQUESTS`: the size of every limit in `[defaults]`.
+    pub max_requests: Option<u32>,
+}
+
+const REDIS_DOWN: [(&str, RedisDown); 3] = [
+    ("local", RedisDown::Local),
+    ("open", RedisDown::Open),
+    ("closed", RedisDown::Closed),
+];
+
+/// Checks a policy; what it returns holds only if there were no faults.
+pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option<Policy> {
+    let root = Field::root(root).table("a policy", &["defaults", "route"], faults)?;
+    let defaults = match root.get("defaults") {
+        Some(field) => defaults(&field, faults),
+        None => Some(built_in_defaults()),
+    };
+    // A policy whose own timeouts are wrong is judged by the ones it replaces.
+    let redis_ms = defaults
+        .as_ref()
+        .map_or(DEFAULT_REDIS_TIMEOUT_MS, |defaults| {
+            defaults.timeout.redis_ms
+        });
+    let defaults = defaults.map(|mut defaults| {
+        limit::override_all(&mut defaults.limits, redis_ms, overrides, faults);
+        defaults
+    });
+    let drafts: Vec<Draft<'_>> = match root.get("route").map(|list| list.list(MAX_ROUTES, faults)) {
+        Some(Some(list)) => list
+            .iter()
+            .map(|item| route::draft(item, redis_ms, faults))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let names = whole::names(&drafts, faults);
+    let parts: Vec<_> = drafts
+        .iter()
+        .map(|draft| compose::parts(draft, &drafts, &names, faults))
+        .collect();
+    let limits = defaults
+        .as_ref()
+        .map_or(&[][..], |defaults| &defaults.limits);
+    whole::check(&drafts, limits, faults);
+    let defaults = defaults?;
+    let routes: Option<Vec<_>> = drafts
+        .into_iter()
+        .zip(parts)
+        .map(|(draft, parts)| draft.finish(parts, &defaults))
+        .collect();
+    Some(Policy {
+        defaults,
+        routes: routes?,
+    })
+}
+
+/// Routes by name.
+type Names = BTreeMap<String, usize>;
+
+fn built_in_defaults() -> Defaults {
+    Defaults {
+        limits: vec![Limit {
+            name: "default".to_owned(),
+            requests: DEFAULT_REQUESTS,
+            window_ms: DEFAULT_WINDOW_MS,
+            by: super::types::By::Ip,
+            per: super::types::Per::Route,
+            cost: 1,
+        }],
+        timeout: Timeouts {
+            redis_ms: DEFAULT_REDIS_TIMEOUT_MS,
+            origin_ms: DEFAULT_ORIGIN_TIMEOUT_MS,
+        },
+        headers: vec![HeaderProfile::Draft11, HeaderProfile::Legacy],
+        redis_down: RedisDown::Local,
+    }
+}
+
+fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
+    let table = field.table(
+        "`defaults`",
+        &["limit", "timeout", "headers", "redis_down"],
+        faults,
+    )?;
+    let or = built_in_defaults();
+    let timeout = match table.get("timeout") {
+        Some(field) => timeouts(&field, or.timeout, faults),
+        None => Some(or.timeout),
+    };
+    let redis_ms = timeout.map_or(or.timeout.redis_ms, |timeout| timeout.redis_ms);
+    let limits = match table.get("limit") {
+        Some(field) => limit::list(&field, redis_ms, faults),
+        None => Some(or.limits),
+    };
+    let headers = match table.get("headers") {
+        Some(field) => profiles(&field, faults),
+        None => Some(or.headers),
+    };
+    let redis_down = match table.get("redis_down") {
+        Some(field) => field.choice(&REDIS_DOWN, faults),
+        None => Some(or.redis_down),
+    };
+    Some(Defaults {
+        limits: limits?,
+        timeout: timeout?,
+        headers: headers?,
+        redis_down: redis_down?,
+    })
+}
+
+fn timeouts(field: &Field<'_>, or: Timeouts, faults: &mut Faults) -> Option<Timeouts> {
+    let table = field.table("`timeout`", &["redis", "origin"], faults)?;
+    let redis_ms = optional_duration(
+        &table,
+        "redis",
+        (MIN_TIMEOUT_MS, MAX_REDIS_TIMEOUT_MS),
+        or.redis_ms,
+        faults,
+    );
+    let origin_ms = optional_duration(
+        &table,
+        "origin",
+        (MIN_TIMEOUT_MS, MAX_ORIGIN_TIMEOUT_MS),
+        or.origin_ms,
+        faults,
+    );
+    Some(Timeouts {
+        redis_ms: redis_ms?,
+        origin_ms: origin_ms?,
+    })
+}
+
+fn optional_duration(
+    table: &Table<'_>,
+    name: &str,
+    (least, most): (u64, u64),
+    or: u64,
+    faults: &mut Faults,
+) -> Option<u64> {
+    match table.get(name) {
+        Some(field) => field.duration(least..=most, faults),
+        None => Some(or),
+    }
+}
+
+fn profiles(field: &Field<'_>, faults: &mut Faults) -> Option<Vec<HeaderProfile>> {
+    const WORDS: [(&str, HeaderProfile); 2] = [
+        ("draft-11", HeaderProfile::Draft11),
+        ("legacy", HeaderProfile::Legacy),
+    ];
+    let mut profiles = Vec::new();
+    for item in field.list(WORDS.len(), faults)? {
+        let profile = item.choice(&WORDS, faults)?;
+        if profiles.contains(&profile) {
+            let message = format!("{} repeats a set of headers", item.label());
+            item.fault(faults, message, "leave it out");
+        } else {
+            profiles.push(profile);
+        }
+    }
+    Some(profiles)
+}

@@ -1,0 +1,187 @@
+// The test bed: a real redis-server behind the HTTP endpoint, a fault proxy, a programmable
+// origin, and any number of workerd processes with the built Worker.
+//
+// Every part is on loopback, on a free port, and ends with `close`.
+
+import http from "node:http";
+import net from "node:net";
+import { once } from "node:events";
+import { Redis } from "ioredis";
+import { startRedisServer } from "../../dev/redis/server.mjs";
+import { startEndpoint } from "../../dev/redis/endpoint.mjs";
+import { startFaultProxy } from "../../dev/redis/faults.mjs";
+import { startWorker } from "../../dev/worker.mjs";
+
+export const TOKEN = "test-token";
+export const ADMIN_TOKEN = "test-admin-token";
+export const JWT_SECRET = "test-jwt-secret-of-a-decent-length";
+
+/**
+ * @param {object} options
+ * @param {object|string} [options.policy] POLICY; without it the built-in one
+ * @param {object} [options.vars] more variables; `undefined` removes one
+ * @param {number} [options.workers] workerd processes on the one Redis
+ * @param {string} [options.originUrl] instead of the programmable origin
+ */
+export async function startBed({ policy, vars = {}, workers = 1, originUrl } = {}) {
+  const server = await startRedisServer();
+  const endpoint = await startEndpoint({ redisPort: server.port, token: TOKEN });
+  const proxy = await startFaultProxy({ target: endpoint.url, token: TOKEN });
+  const origin = originUrl ? undefined : await startStub();
+  const redis = new Redis(server.port, "127.0.0.1", { lazyConnect: true, retryStrategy: null });
+  redis.on("error", () => {});
+  await redis.connect();
+  const bindings = {
+    UPSTASH_REDIS_REST_URL: proxy.url,
+    UPSTASH_REDIS_REST_TOKEN: TOKEN,
+    ORIGIN_URL: originUrl ?? origin.url,
+    ADMIN_TOKEN,
+    JWT_SECRET,
+    ...(policy === undefined ? {} : { POLICY: typeof policy === "string" ? policy : JSON.stringify(policy) }),
+    ...vars,
+  };
+  for (const [name, value] of Object.entries(bindings)) if (value === undefined) delete bindings[name];
+  const edges = await Promise.all(Array.from({ length: workers }, () => startWorker({ bindings })));
+  const urls = edges.map((edge) => edge.url);
+  return {
+    server, endpoint, proxy, origin, redis, edges, urls, url: urls[0],
+    get: (path, options = {}) => get(options.url ?? urls[0], path, options),
+    /** Redis' own count of commands by name, since `config resetstat`. */
+    commandstats: () => commandstats(redis),
+    async close() {
+      await Promise.all(edges.map((edge) => edge.stop()));
+      redis.disconnect();
+      await origin?.close();
+      await proxy.close();
+      await endpoint.close();
+      await server.stop();
+    },
+  };
+}
+
+async function commandstats(redis) {
+  const text = await redis.info("commandstats");
+  const counts = {};
+  for (const [, name, calls] of text.matchAll(/cmdstat_([^:]+):calls=(\d+)/g)) counts[name] = Number(calls);
+  return counts;
+}
+
+const agent = new http.Agent({ keepAlive: true, maxSockets: 400 });
+
+/** One request with the path sent as written; header values as they arrived. */
+export function get(base, path, { method = "GET", headers = {}, body, ip, signal } = {}) {
+  const { hostname, port } = new URL(base);
+  const sent = { ...(ip ? { "cf-connecting-ip": ip } : {}), ...headers };
+  return new Promise((resolve, reject) => {
+    const request = http.request({ hostname, port, path, method, headers: sent, agent, signal }, (response) => {
+      const chunks = [];
+      response.on("data", (chunk) => chunks.push(chunk));
+      response.on("error", reject);
+      response.on("end", () => {
+        const bytes = Buffer.concat(chunks);
+        resolve({
+          status: response.statusCode,
+          headers: response.headers,
+          raw: response.rawHeaders,
+          bytes,
+          text: bytes.toString(),
+          json: () => JSON.parse(bytes.toString()),
+        });
+      });
+    });
+    request.on("error", reject);
+    request.end(body);
+  });
+}
+
+/** Sends a request and resets the connection once it is under way. */
+export async function resetAfterSending(base, path, headers = {}) {
+  const { hostname, port } = new URL(base);
+  const socket = net.connect(Number(port), hostname);
+  await once(socket, "connect");
+  const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join("");
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: edge\r\n${fields}\r\n`);
+  return { reset: () => socket.resetAndDestroy() };
+}
+
+/**
+ * An origin that answers as the test says and remembers what it was asked.
+ * `answers` is a list of [prefix, handler]; the longest prefix wins.
+ */
+export async function startStub() {
+  const answers = new Map();
+  const requests = [];
+  const server = http.createServer((request, response) => {
+    const seen = { method: request.method, url: request.url, headers: request.headers, body: "" };
+    requests.push(seen);
+    request.on("data", (chunk) => (seen.body += chunk));
+    request.on("end", () => {
+      let best;
+      for (const [prefix, handler] of answers) {
+        if (request.url.startsWith(prefix) && (!best || prefix.length > best[0].length)) best = [prefix, handler];
+      }
+      if (best) best[1](request, response, seen);
+      else json(response, 200, { path: request.url });
+    });
+    request.on("error", () => {});
+  });
+  server.keepAliveTimeout = 65_000;
+  const sockets = new Set();
+  server.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  return {
+    url: `http://127.0.0.1:${port}`,
+    server,
+    requests,
+    count: (prefix) => requests.filter((request) => request.url.startsWith(prefix)).length,
+    on: (prefix, handler) => answers.set(prefix, handler),
+    off: (prefix) => answers.delete(prefix),
+    async close() {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+export function json(response, status, value, headers = {}) {
+  const body = Buffer.from(JSON.stringify(value));
+  response.writeHead(status, { "content-type": "application/json", "content-length": body.length, ...headers });
+  response.end(body);
+}
+
+/** Polls a condition of another process; fails loudly instead of hanging. */
+export async function until(what, condition, attempts = 400) {
+  for (let attempt = 0; attempt < attempts; attempt++) {
+    const value = await condition();
+    if (value) return value;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error(`never came true: ${what}`);
+}
+
+/** `a; b=1, c` of a Cache-Status or RateLimit field as [{ name, params }]. */
+export function list(field) {
+  return (field ?? "").split(/,\s*(?=(?:[^"]*"[^"]*")*[^"]*$)/).filter(Boolean).map((item) => {
+    const [name, ...params] = item.split(";").map((part) => part.trim());
+    return {
+      name: name.replaceAll('"', ""),
+      params: Object.fromEntries(params.map((param) => {
+        const [key, value] = param.split("=");
+        return [key, value === undefined ? true : value.replaceAll('"', "")];
+      })),
+    };
+  });
+}
+
+/** Makes an entry older, as if `ms` had passed. */
+export async function age(redis, key, ms) {
+  const meta = JSON.parse(await redis.get(`meta:${key}`));
+  for (const field of ["stored", "fresh_until", "stale_until"]) meta[field] -= ms;
+  await redis.set(`meta:${key}`, JSON.stringify(meta), "KEEPTTL");
+}

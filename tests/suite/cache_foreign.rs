@@ -1,0 +1,193 @@
+//! Values that other services put under our keys, and what they find under them.
+
+use std::rc::Rc;
+
+use edgeweir::policy::Policy;
+use serde_json::{Value, json};
+
+use super::sim::{Passage, first_seed};
+use super::world::{Ask, Isolate, Says, World, policy};
+
+fn shop() -> Policy {
+    policy(&json!({
+        "defaults": { "limit": [], "timeout": { "redis": "150ms", "origin": "2s" } },
+        "route": [
+            { "name": "today", "match": "GET /today", "cache": {
+                "key": "books:today", "ttl": "10m", "stale": "5m", "tags": ["books"] } },
+            { "name": "drop", "match": "DELETE /today", "purge": { "keys": ["books:today"] } },
+        ],
+    }))
+}
+
+fn world() -> (Rc<World>, Isolate) {
+    let world = World::new(first_seed());
+    world.origin(|_| Says::json(&json!("from the origin")));
+    let isolate = world.isolate(shop());
+    (world, isolate)
+}
+
+fn setex(world: &World, value: &str, ttl_ms: u64) {
+    world
+        .redis
+        .set_px(world.sim.now_us(), "books:today", value, ttl_ms);
+}
+
+/// Served as it is for its remaining time, which is asked for once.
+#[test]
+fn a_value_of_another_service_is_served_for_its_remaining_time() {
+    let (world, isolate) = world();
+    setex(&world, " [1]\n", 900_000);
+    world.pass(100_000);
+    let first = isolate.get_settled("/today");
+    assert_eq!(
+        (first.status, first.text(), first.trips),
+        (200, " [1]\n", 2)
+    );
+    assert_eq!(first.cache_status(), "edgeweir; hit; ttl=799; detail=l2");
+    assert_eq!(
+        (first.get("content-type"), first.get("age")),
+        ("application/json", "0")
+    );
+    world.pass(300_000);
+    let second = isolate.get("/today");
+    assert_eq!((second.text(), second.trips), (" [1]\n", 1));
+    assert_eq!(second.cache_status(), "edgeweir; hit; ttl=499; detail=l2");
+    assert_eq!(second.get("age"), "300");
+    let same = isolate.ask(Ask::get("/today").header("if-none-match", first.get("etag")));
+    assert_eq!(same.status, 304);
+    world.pass(500_000);
+    assert_eq!(isolate.get_settled("/today").text(), "\"from the origin\"");
+}
+
+/// A new value, a longer time and no time at all are noticed.
+#[test]
+fn a_new_value_of_another_service_is_noticed() {
+    let (world, isolate) = world();
+    setex(&world, "[1]", 10_000);
+    assert_eq!(isolate.get_settled("/today").text(), "[1]");
+    setex(&world, "[2]", 60_000);
+    let new = isolate.get_settled("/today");
+    assert_eq!(
+        (new.text(), new.cache_status()),
+        ("[2]", "edgeweir; hit; ttl=59; detail=l2")
+    );
+    setex(&world, "[2]", 120_000);
+    world.pass(60_000);
+    let longer = isolate.get_settled("/today");
+    assert_eq!(
+        (longer.text(), longer.cache_status()),
+        ("[2]", "edgeweir; hit; ttl=59; detail=l2")
+    );
+    world.redis.set("books:today", "[3]");
+    let endless = isolate.get_settled("/today");
+    assert_eq!(
+        (endless.text(), endless.cache_status()),
+        ("[3]", "edgeweir; hit; ttl=600; detail=l2")
+    );
+}
+
+/// `DEL` by the service, or a purge by key, ends it at once.
+#[test]
+fn a_value_of_another_service_is_purged_by_its_key() {
+    let (world, isolate) = world();
+    setex(&world, "[1]", 60_000);
+    assert_eq!(isolate.get_settled("/today").text(), "[1]");
+    world.redis.evict("books:today");
+    assert_eq!(isolate.get_settled("/today").text(), "\"from the origin\"");
+    setex(&world, "[1]", 60_000);
+    assert_eq!(isolate.get_settled("/today").text(), "[1]");
+    assert_eq!(isolate.ask(Ask::new("DELETE", "/today")).status, 200);
+    assert_eq!(isolate.get_settled("/today").text(), "\"from the origin\"");
+}
+
+/// What a backend reads under the key is the origin's JSON, byte for byte.
+#[test]
+fn backends_find_the_origins_json_under_the_key() {
+    let body = "{\"a\": \"\u{e9}\\u0000\",\n  \"n\": 1.50 }";
+    let (world, isolate) = world();
+    world.origin(move |_| Says::new(200, body));
+    isolate.get_settled("/today");
+    assert_eq!(
+        world.redis.get("books:today").as_deref(),
+        Some(body.as_bytes())
+    );
+    let meta: Value =
+        serde_json::from_slice(&world.redis.get("meta:books:today").unwrap()).unwrap();
+    assert_eq!(
+        (meta["origin"].as_str(), meta["status"].as_u64()),
+        (Some("edge"), Some(200))
+    );
+    let ttls = world.redis.ttls_ms(world.sim.now_us());
+    let left_ms = |key: &str| ttls[key].unwrap();
+    assert!(left_ms("books:today") <= 900_000 && left_ms("books:today") > 899_000);
+    assert!(
+        left_ms("meta:books:today") > left_ms("books:today"),
+        "a body outlives its record"
+    );
+    for generation in ["gen:key:books:today", "gen:books"] {
+        assert!(
+            left_ms(generation) > left_ms("meta:books:today"),
+            "{generation}"
+        );
+    }
+}
+
+/// A backend's own purge of a tag, `SET gen:{tag} <uuid> EX 172800`, ends our entry and
+/// defeats a fill under way.
+#[test]
+fn a_backends_purge_of_a_tag_defeats_a_fill_under_way() {
+    let (world, isolate) = world();
+    let mut version = 0;
+    world.origin(move |_| {
+        version += 1;
+        Says::json(&json!(version)).after(500)
+    });
+    let (_, slow) = isolate.send(Ask::get("/today"));
+    world.pass(100);
+    let now_us = world.sim.now_us();
+    world
+        .redis
+        .set_px(now_us, "gen:books", "5b0f1d4e-uuid", 172_800_000);
+    // Nobody who comes now waits for the old fill.
+    let next = isolate.get("/today");
+    assert_eq!(
+        (next.text(), next.cache_status()),
+        ("2", "edgeweir; fwd=miss; stored")
+    );
+    assert_eq!(world.sim.block_on(slow.wait()).text(), "1");
+    world.settle();
+    assert_eq!(world.redis.get("books:today").as_deref(), Some(&b"2"[..]));
+    assert_eq!(isolate.get("/today").text(), "2");
+}
+
+/// What was learnt of another service's value must not outlive it: an entry that we put
+/// in its place in the meantime is still purged by its tags.
+#[test]
+fn an_entry_in_the_place_of_another_services_value_is_purged_by_tags() {
+    let (world, isolate) = world();
+    let other = world.isolate(shop());
+    setex(&world, "\"from the origin\"", 60_000);
+    // Everything that follows from this answer is slow.
+    let mut trips = 0;
+    world.network(move |_| {
+        trips += 1;
+        Passage::new(if trips > 2 { 1_000_000 } else { 500 }, 500)
+    });
+    assert_eq!(isolate.get("/today").text(), "\"from the origin\"");
+    world.network(|_| Passage::new(500, 500));
+    world.redis.evict("books:today");
+    assert_eq!(
+        other.get("/today").cache_status(),
+        "edgeweir; fwd=miss; stored"
+    );
+    world.settle();
+    world.pass(2_000);
+    world
+        .redis
+        .set_px(world.sim.now_us(), "gen:books", "a-new-one", 172_800_000);
+    assert_eq!(
+        isolate.get_settled("/today").cache_status(),
+        "edgeweir; fwd=miss; stored"
+    );
+    assert_eq!(world.asked_for("/today"), 2);
+}

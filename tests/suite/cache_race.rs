@@ -1,0 +1,370 @@
+//! The race of fills and purges: the cache's one promise, tried in random worlds.
+//!
+//! The origin's data have versions. A write makes a new one and purges. From the moment
+//! at which Redis' word on a purge has come, no request that starts later may see an
+//! older version, whatever fills, refreshes, adoptions and retries are under way.
+//!
+//! Values that a backend put there are purged by `DEL` alone (CONTRACT, Redis keys), so
+//! purges of tags do not bind them. A `meta:` record is lost together with its body: see
+//! ARCHITECTURE, What is known to be weak.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use edgeweir::policy::Policy;
+use edgeweir::redis::{Batch, RedisErrorKind, Reply, Word};
+use serde_json::{Value, json};
+
+use super::sim::{Fault, Passage, Rng, first_seed};
+use super::world::{Ask, Isolate, Says, Served, World, policy};
+
+const IDS: [&str; 2] = ["a", "b"];
+
+fn items() -> Policy {
+    policy(&json!({
+        "defaults": { "limit": [], "timeout": { "redis": "150ms", "origin": "2s" } },
+        "route": [
+            { "name": "item", "match": "GET /items/{id}", "cache": {
+                "key": "items:{id}", "ttl": "1s", "stale": "2s", "negative": "1s",
+                "tags": ["items", "item:{id}"] } },
+            { "name": "both", "match": "GET /both",
+                "compose": { "both": { "route": "item", "each": { "id": IDS } } } },
+            { "name": "by-key", "match": "PUT /items/{id}", "purge": { "keys": ["items:{id}"] } },
+            { "name": "by-tag", "match": "PATCH /items/{id}", "purge": { "tags": ["item:{id}"] } },
+            { "name": "all", "match": "DELETE /items", "purge": { "tags": ["items"] } },
+        ],
+    }))
+}
+
+/// Versions of one item.
+#[derive(Debug, Clone, Copy, Default)]
+struct Floor {
+    /// Purged under its key: holds for everybody's values.
+    key: u64,
+    /// Purged by a tag: holds for the origin's.
+    tag: u64,
+}
+
+/// A write on its way: what it wrote and how it purges.
+#[derive(Debug, Clone)]
+struct Write {
+    is_by_key: bool,
+    written: BTreeMap<String, u64>,
+}
+
+/// What is true, kept outside the gateway.
+#[derive(Default)]
+struct Truth {
+    versions: BTreeMap<String, u64>,
+    floors: BTreeMap<String, Floor>,
+    /// By the `x-write` field of the request.
+    writes: BTreeMap<String, Write>,
+    /// The gateway's number of a request to its `x-write`.
+    numbers: BTreeMap<u64, String>,
+    confirmed: u64,
+    served_old: u64,
+}
+
+impl Truth {
+    fn write(&mut self, token: &str, method: &str, target: &str) {
+        let ids = IDS
+            .iter()
+            .filter(|id| method == "DELETE" || target.ends_with(**id));
+        let mut written = BTreeMap::new();
+        for id in ids {
+            let version = self.versions.entry((*id).to_owned()).or_default();
+            *version += 1;
+            written.insert((*id).to_owned(), *version);
+        }
+        let is_by_key = method == "PUT";
+        self.writes
+            .insert(token.to_owned(), Write { is_by_key, written });
+    }
+
+    /// Redis' word has come that this request's purge has run.
+    fn confirm(&mut self, number: u64) {
+        let Some(write) = self
+            .numbers
+            .get(&number)
+            .and_then(|token| self.writes.get(token))
+        else {
+            return;
+        };
+        self.confirmed += 1;
+        for (id, version) in &write.written {
+            let floor = self.floors.entry(id.clone()).or_default();
+            let part = if write.is_by_key {
+                &mut floor.key
+            } else {
+                &mut floor.tag
+            };
+            *part = (*part).max(*version);
+        }
+    }
+
+    /// What is wrong with one body, given the floor when its request began.
+    fn judge(&mut self, id: &str, body: &Value, floor: Floor) -> Option<String> {
+        let version = body["v"].as_u64()?;
+        let is_origins = body["by"] == "origin";
+        let bound = if is_origins {
+            floor.key.max(floor.tag)
+        } else {
+            floor.key
+        };
+        if version < self.versions[id] {
+            self.served_old += 1;
+        }
+        (version < bound).then(|| format!("{id}: {body} where {floor:?} had been purged"))
+    }
+}
+
+/// How rough a world is, in percent.
+#[derive(Debug, Clone, Copy)]
+struct Weather {
+    /// Trips that are slower than the timeout.
+    slow: u64,
+    /// Trips that fail, before or after their effect.
+    broken: u64,
+    /// Origin answers that are not 200.
+    odd: u64,
+    /// Events in which a key is lost.
+    lost: u64,
+}
+
+fn passage(rng: &mut Rng, weather: Weather) -> Passage {
+    let kinds = [
+        RedisErrorKind::Transport,
+        RedisErrorKind::Full,
+        RedisErrorKind::Malformed,
+    ];
+    let leg = |rng: &mut Rng| match rng.chance(weather.slow) {
+        true => rng.between(100_000, 1_500_000),
+        false => rng.between(200, 20_000),
+    };
+    let (request_us, response_us) = (leg(rng), leg(rng));
+    let fault = match rng.chance(weather.broken) {
+        true if rng.chance(50) => Fault::Before(rng.pick(&kinds)),
+        true => Fault::After(rng.pick(&kinds)),
+        false => Fault::None,
+    };
+    Passage {
+        gap_us: rng.between(0, 3_000),
+        fault,
+        ..Passage::new(request_us, response_us)
+    }
+}
+
+fn is_purge(batch: &Batch) -> bool {
+    let words = batch.commands.first().map(|command| command.words());
+    batch.atomic && matches!(words, Some([_, Word::Text(key), ..]) if key.starts_with("gen:"))
+}
+
+/// One world; what was wrong in it, and how many purges and older answers it had.
+fn live(seed: u64, weather: Weather) -> (Vec<String>, u64, u64) {
+    let world = World::new(seed);
+    let truth = Rc::new(RefCell::new(Truth::default()));
+    for id in IDS {
+        truth.borrow_mut().versions.insert(id.to_owned(), 0);
+    }
+    let mut rng = Rng::new(seed ^ 0xace);
+    let mut network_rng = Rng::new(rng.next());
+    world.network(move |_| passage(&mut network_rng, weather));
+    let (known, mut origin_rng) = (truth.clone(), Rng::new(rng.next()));
+    world.origin(move |asked| {
+        let mut truth = known.borrow_mut();
+        let after_ms = match origin_rng.chance(20) {
+            true => origin_rng.between(300, 2_300),
+            false => origin_rng.between(1, 100),
+        };
+        if let Some(token) = asked.headers.get("x-write") {
+            truth.write(token, &asked.method, &asked.target);
+            return Says::json(&json!({})).after(after_ms);
+        }
+        let id = asked.target.rsplit('/').next().unwrap();
+        let body = json!({ "v": truth.versions[id], "by": "origin" }).to_string();
+        let says = match origin_rng.chance(weather.odd) {
+            false => Says::new(200, body),
+            true => match origin_rng.between(0, 4) {
+                0 | 1 => Says::new(404, body),
+                2 => Says::new(500, body),
+                3 => Says::new(200, body).header("cache-control", "no-store"),
+                _ => Says::refused(),
+            },
+        };
+        Says {
+            body_ms: origin_rng.between(0, 200),
+            ..says.after(after_ms)
+        }
+    });
+    let known = truth.clone();
+    world.watch(move |number, batch, answer| {
+        if is_purge(batch)
+            && answer
+                .as_ref()
+                .is_ok_and(|replies| !replies.iter().any(Reply::is_error))
+        {
+            known.borrow_mut().confirm(number);
+        }
+    });
+    let isolates: Vec<Isolate> = (0..3).map(|_| world.isolate(items())).collect();
+    let wrong: Rc<RefCell<Vec<String>>> = Rc::default();
+    for event in 0..70 {
+        world.pass(rng.between(0, 120));
+        let isolate = rng.pick(&isolates);
+        let id = rng.pick(&IDS);
+        match rng.between(0, 99) {
+            kind @ 0..=17 => {
+                let token = event.to_string();
+                let (method, target) = match kind {
+                    0..=5 => ("PUT", format!("/items/{id}")),
+                    6..=14 => ("PATCH", format!("/items/{id}")),
+                    _ => ("DELETE", "/items".to_owned()),
+                };
+                let (number, _left) =
+                    isolate.send(Ask::new(method, &target).header("x-write", &token));
+                truth.borrow_mut().numbers.insert(number, token);
+            }
+            18..=23 => {
+                let version = truth.borrow().versions[id];
+                let body = json!({ "v": version, "by": "backend" }).to_string();
+                let ttl_ms = rng.between(200, 3_000);
+                world
+                    .redis
+                    .set_px(world.sim.now_us(), &format!("items:{id}"), body, ttl_ms);
+            }
+            roll if roll < 24 + weather.lost => lose(&mut rng, &world, id),
+            _ => read(&mut rng, isolate, id, &truth, &wrong),
+        }
+    }
+    world.settle();
+    let immortal = world.immortal_keys();
+    let mut wrong = wrong.take();
+    if !immortal.is_empty() {
+        wrong.push(format!("without expiry: {immortal:?}"));
+    }
+    let truth = truth.borrow();
+    (wrong, truth.confirmed, truth.served_old)
+}
+
+/// Loses a key, or all of them.
+fn lose(rng: &mut Rng, world: &World, id: &str) {
+    let now_us = world.sim.now_us();
+    let locks = || {
+        let keys = world.redis.ttls_ms(now_us).into_keys();
+        keys.filter(|key| key.starts_with("fill:"))
+    };
+    match rng.between(0, 9) {
+        0 => world.redis.flush(now_us),
+        1 | 2 => locks().for_each(|lock| world.redis.evict(&lock)),
+        3 => world.redis.evict("gen:items"),
+        4 | 5 => world.redis.evict(&format!("gen:item:{id}")),
+        6 | 7 => world.redis.evict(&format!("gen:key:items:{id}")),
+        8 => world.redis.evict(&format!("items:{id}")),
+        _ => {
+            world.redis.evict(&format!("items:{id}"));
+            world.redis.evict(&format!("meta:items:{id}"));
+        }
+    }
+}
+
+fn read(
+    rng: &mut Rng,
+    isolate: Isolate,
+    id: &'static str,
+    truth: &Rc<RefCell<Truth>>,
+    wrong: &Rc<RefCell<Vec<String>>>,
+) {
+    let is_composed = rng.chance(20);
+    let target = if is_composed {
+        "/both".to_owned()
+    } else {
+        format!("/items/{id}")
+    };
+    let floors = truth.borrow().floors.clone();
+    let begun_us = isolate.world.sim.now_us();
+    let (number, slot) = isolate.send(Ask::get(&target));
+    if rng.chance(10) {
+        return; // This visitor leaves.
+    }
+    let (truth, wrong) = (truth.clone(), wrong.clone());
+    isolate.world.sim.spawn(async move {
+        let served: Served = slot.wait().await;
+        let Ok(body) = serde_json::from_slice::<Value>(&served.body) else {
+            wrong.borrow_mut().push(format!("no JSON: {served:?}"));
+            return;
+        };
+        let items: Vec<(&str, &Value)> = match is_composed {
+            true => IDS.iter().map(|id| (*id, &body["both"][*id])).collect(),
+            false => vec![(id, &body)],
+        };
+        for (id, item) in items {
+            let floor = floors.get(id).copied().unwrap_or_default();
+            let fault = truth.borrow_mut().judge(id, item, floor);
+            if let Some(fault) = fault {
+                let status = served.cache_status();
+                let line = format!("request {number} from {begun_us}: {fault} ({status})");
+                wrong.borrow_mut().push(line);
+            }
+        }
+    });
+}
+
+fn live_through(seeds: u64, weather: Weather) {
+    let first = first_seed();
+    let (mut confirmed, mut served_old) = (0, 0);
+    for seed in first..first + seeds {
+        let (wrong, purges, old) = live(seed, weather);
+        assert!(wrong.is_empty(), "seed {seed}, {weather:?}: {wrong:#?}");
+        confirmed += purges;
+        served_old += old;
+    }
+    println!(
+        "seeds {first}..{}: {confirmed} purges, {served_old} older answers",
+        first + seeds
+    );
+    // A world without purges, or without anything old to serve, would show nothing.
+    assert!(confirmed > seeds && served_old > seeds / 4);
+}
+
+/// After a confirmed purge nobody gets older data, while trips and origins are slow.
+#[test]
+fn a_confirmed_purge_wins_every_race_in_calm_weather() {
+    live_through(
+        60,
+        Weather {
+            slow: 2,
+            broken: 0,
+            odd: 5,
+            lost: 5,
+        },
+    );
+}
+
+/// The same when trips fail before or after their effect, and purges are tried again.
+#[test]
+fn a_confirmed_purge_wins_every_race_when_trips_fail() {
+    live_through(
+        60,
+        Weather {
+            slow: 5,
+            broken: 20,
+            odd: 10,
+            lost: 5,
+        },
+    );
+}
+
+/// The same when Redis loses generations, locks, entries and everything.
+#[test]
+fn a_confirmed_purge_wins_every_race_when_keys_are_lost() {
+    live_through(
+        60,
+        Weather {
+            slow: 15,
+            broken: 5,
+            odd: 25,
+            lost: 25,
+        },
+    );
+}

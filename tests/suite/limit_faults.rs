@@ -1,0 +1,285 @@
+//! What the limiter makes of late, lost, broken and strange answers, and of a Redis
+//! that is down.
+
+use std::slice::from_ref;
+
+use edgeweir::limit::Verdict;
+use edgeweir::policy::{By, RedisDown};
+use edgeweir::redis::{Command, RedisErrorKind, Reply};
+
+use crate::sim::desk::{Desk, EPOCH, costing, minute};
+use crate::sim::traffic::limit;
+use crate::sim::{Fault, Passage, Rng, first_seed};
+
+/// An answer later than the timeout admits nobody, and its charge stays.
+#[test]
+fn a_late_answer_never_admits() {
+    let mut desk = Desk::new();
+    desk.redis_down = RedisDown::Closed;
+    let limit = minute(10);
+    for _ in 0..2 {
+        let late = Passage {
+            is_late_anyway: true,
+            ..Passage::new(2_000, 149_000)
+        };
+        desk.passages.borrow_mut().push_back(late);
+        let checked = desk.check(from_ref(&limit));
+        assert_eq!(checked.verdict, Verdict::Unavailable);
+        assert!(checked.degraded && checked.deferred.is_empty());
+    }
+    assert_eq!(desk.total(&limit), 2);
+}
+
+/// Redis down: local counts, open admits, closed does not; and the riders say why.
+#[test]
+fn redis_down_is_what_the_route_says() {
+    for (redis_down, first, third) in [
+        (RedisDown::Open, Verdict::Admitted, Some(Verdict::Admitted)),
+        (
+            RedisDown::Closed,
+            Verdict::Unavailable,
+            Some(Verdict::Unavailable),
+        ),
+        (RedisDown::Local, Verdict::Admitted, None),
+    ] {
+        let mut desk = Desk::new();
+        desk.redis_down = redis_down;
+        let limits = [minute(2), limit("hour", 100, 3_600_000, By::User)];
+        let mut verdicts = Vec::new();
+        for _ in 0..3 {
+            desk.break_next(Fault::Before(RedisErrorKind::Transport));
+            let riders = vec![Command::new("GET").arg("a")];
+            let checked = desk.sim.block_on(desk.check_later(&limits, riders));
+            assert!(checked.degraded);
+            assert!(matches!(checked.riders, Some(Err(_))));
+            let expected = if redis_down == RedisDown::Local { 2 } else { 0 };
+            assert_eq!(checked.quotas.len(), expected);
+            verdicts.push(checked.verdict);
+        }
+        assert_eq!(verdicts[..2], [first.clone(), first]);
+        match third {
+            Some(third) => assert_eq!(verdicts[2], third),
+            None => {
+                let Verdict::Refused {
+                    retry_after_ms,
+                    violated,
+                } = &verdicts[2]
+                else {
+                    panic!("{verdicts:?}");
+                };
+                assert_eq!(violated, &["minute"]);
+                assert!(
+                    (60_000..=62_000).contains(retry_after_ms),
+                    "{retry_after_ms}"
+                );
+            }
+        }
+    }
+}
+
+/// The local mode's own bound and return: at most L in any trailing window of one
+/// isolate, refused until the time named and admitted at it.
+#[test]
+fn the_local_mode_is_an_honest_window() {
+    let first = first_seed();
+    for seed in first..first + 100 {
+        let mut rng = Rng::new(seed);
+        let desk = Desk::new();
+        let window_ms = rng.pick(&[2_500, 10_000, 61_703]);
+        let limit = limit("local", rng.pick(&[1, 7, 20]), window_ms, By::Ip);
+        let mut log: Vec<(u64, u32)> = Vec::new();
+        for _ in 0..60 {
+            desk.wait(rng.pick(&[0, 1, window_ms / 40, window_ms / 7]));
+            let limit = costing(
+                &limit,
+                rng.between(1, u64::from(limit.requests.min(3))) as u32,
+            );
+            desk.break_next(Fault::Before(RedisErrorKind::Open));
+            let mut checked = desk.check(from_ref(&limit));
+            if let Verdict::Refused { retry_after_ms, .. } = checked.verdict
+                && retry_after_ms > 5
+                && rng.chance(30)
+            {
+                // The failed trips of 4 ms are part of the way.
+                desk.wait(retry_after_ms - 5);
+                desk.break_next(Fault::Before(RedisErrorKind::Open));
+                assert_ne!(
+                    desk.check(from_ref(&limit)).verdict,
+                    Verdict::Admitted,
+                    "EDGEWEIR_SEED={seed}"
+                );
+                desk.wait(1);
+                desk.break_next(Fault::Before(RedisErrorKind::Open));
+                checked = desk.check(from_ref(&limit));
+                assert_eq!(checked.verdict, Verdict::Admitted, "EDGEWEIR_SEED={seed}");
+            }
+            if checked.verdict == Verdict::Admitted {
+                log.push((desk.sim.now_us() / 1000, limit.cost));
+            }
+            let newest = log.last().map_or(0, |last| last.0);
+            let inside = log.iter().filter(|(at_ms, _)| at_ms + window_ms > newest);
+            let sum: u32 = inside.map(|(_, cost)| cost).sum();
+            assert!(sum <= limit.requests, "{sum}; EDGEWEIR_SEED={seed}");
+        }
+    }
+}
+
+/// A refund that comes after a flush stops at zero and shuts nobody out.
+#[test]
+fn a_refund_after_a_flush_locks_nobody_out() {
+    let desk = Desk::new();
+    let limit = minute(3);
+    desk.admit(from_ref(&limit), 3);
+    let (sim, redis) = (desk.sim.clone(), desk.redis.clone());
+    desk.sim
+        .at(desk.sim.now_us() + 4_000, move || redis.flush(sim.now_us()));
+    let refused = desk.beside();
+    refused
+        .sim
+        .block_on(refused.check_later(from_ref(&limit), Vec::new()));
+    desk.admit(from_ref(&limit), 2);
+    let key = format!("ratelimit:id:route:minute:{EPOCH}");
+    assert!(desk.redis.ttls_ms(desk.sim.now_us())[&key].is_some());
+}
+
+/// A key that a flush took gets its expiry again, from an isolate that set it before.
+#[test]
+fn every_key_ends_even_after_a_flush() {
+    let desk = Desk::new();
+    let limit = minute(30);
+    desk.admit(from_ref(&limit), 3);
+    desk.redis.flush(desk.sim.now_us());
+    let checked = desk.check(from_ref(&limit));
+    desk.send(&checked);
+    let ttls = desk.redis.ttls_ms(desk.sim.now_us());
+    assert_eq!(ttls.len(), 1);
+    assert!(
+        ttls.values()
+            .all(|ttl_ms| ttl_ms.is_some_and(|ttl_ms| ttl_ms > 120_000))
+    );
+}
+
+/// When the second trip fails, the time named is late rather than early, and the refund
+/// is sent once more only if it certainly did not run.
+#[test]
+fn a_failed_refund_is_repeated_only_if_it_did_not_run() {
+    for (fault, repeats) in [
+        (Fault::Before(RedisErrorKind::Open), true),
+        (Fault::Before(RedisErrorKind::Unauthorized), true),
+        (Fault::Before(RedisErrorKind::Timeout), false),
+        (Fault::After(RedisErrorKind::Transport), false),
+        (Fault::Replies(Vec::new()), false),
+    ] {
+        let desk = Desk::new();
+        let limit = minute(3);
+        desk.admit(from_ref(&limit), 3);
+        desk.pass_next();
+        desk.break_next(fault.clone());
+        let checked = desk.check(from_ref(&limit));
+        let Verdict::Refused { retry_after_ms, .. } = checked.verdict else {
+            panic!("{fault:?}: {checked:?}");
+        };
+        assert!(
+            (60_000..62_000).contains(&retry_after_ms),
+            "{fault:?}: {retry_after_ms}"
+        );
+        assert_eq!(checked.deferred.len(), usize::from(repeats), "{fault:?}");
+        desk.send(&checked);
+        let ran = matches!(fault, Fault::After(_) | Fault::Replies(_));
+        assert_eq!(
+            desk.total(&limit),
+            if repeats || ran { 3 } else { 4 },
+            "{fault:?}"
+        );
+        let trips = desk.redis.trips.get();
+        desk.check(from_ref(&limit));
+        assert!(
+            desk.redis.trips.get() > trips,
+            "remembered without proof: {fault:?}"
+        );
+    }
+}
+
+/// One limit's key is of a wrong type: Redis did not decide, and what was charged to
+/// the other is given back afterwards.
+#[test]
+fn an_error_for_one_charge_is_redis_down() {
+    let desk = Desk::new();
+    let limits = [minute(3), limit("hour", 100, 3_600_000, By::Ip)];
+    desk.admit(&limits, 1);
+    desk.break_next(Fault::Replies(vec![
+        Reply::List(vec![Reply::Int(2), Reply::Int(2)]),
+        Reply::Error(
+            "WRONGTYPE Operation against a key holding the wrong kind of value".to_owned(),
+        ),
+    ]));
+    let checked = desk.check(&limits);
+    assert!(checked.degraded);
+    assert_eq!(checked.verdict, Verdict::Admitted);
+    assert_eq!(checked.deferred.len(), 1);
+    desk.send(&checked);
+    assert_eq!(desk.total(&limits[0]), 1);
+}
+
+/// A counter at its end refuses, and only what was charged is given back.
+#[test]
+fn a_counter_at_its_end_refuses_without_wrapping() {
+    let desk = Desk::new();
+    let limit = minute(5);
+    desk.redis
+        .set(&format!("ratelimit:id:route:minute:{EPOCH}"), [0xff; 4]);
+    desk.refusal_ms(from_ref(&limit));
+    assert_eq!(desk.total(&limit), u32::MAX);
+    let key = format!("ratelimit:id:route:minute:{EPOCH}");
+    let bytes = desk.redis.get(&key).unwrap();
+    assert!(bytes[4..].iter().all(|byte| *byte == 0));
+}
+
+/// Whatever comes back, nothing panics, and what is said stays within the limits.
+#[test]
+fn no_answer_is_strange_enough_to_panic() {
+    let first = first_seed();
+    for seed in first..first + 2_000 {
+        let mut rng = Rng::new(seed);
+        let mut desk = Desk::new();
+        desk.redis_down = rng.pick(&[RedisDown::Local, RedisDown::Open, RedisDown::Closed]);
+        let limits = [minute(2), limit("wide", 70_000, 2_500, By::Global)];
+        if rng.chance(50) {
+            desk.admit(&limits, rng.between(1, 2) as usize);
+        }
+        for _ in 0..3 {
+            let replies = (0..rng.between(0, 10))
+                .map(|_| strange(&mut rng, 2))
+                .collect();
+            desk.break_next(Fault::Replies(replies));
+        }
+        let checked = desk.check(&limits[..rng.between(1, 2) as usize]);
+        desk.check(&limits);
+        assert!(checked.deferred.len() <= 2, "EDGEWEIR_SEED={seed}");
+        assert!(
+            checked
+                .quotas
+                .iter()
+                .all(|quota| quota.remaining <= quota.requests)
+        );
+    }
+}
+
+fn strange(rng: &mut Rng, depth: u32) -> Reply {
+    match rng.between(0, 7) {
+        0 => Reply::Nil,
+        1 => Reply::Int(rng.pick(&[-1, 0, 1, 2, i64::from(u32::MAX), i64::MAX, i64::MIN])),
+        2 => Reply::Bytes(
+            rng.pick(&["", "x", "9", "1770000020", "18446744073709551615"])
+                .into(),
+        ),
+        3 => Reply::Bytes(vec![0xff; rng.between(0, 2_000) as usize]),
+        4 => Reply::Error("ERR strange".to_owned()),
+        _ if depth == 0 => Reply::List(Vec::new()),
+        _ => Reply::List(
+            (0..rng.between(0, 3))
+                .map(|_| strange(rng, depth - 1))
+                .collect(),
+        ),
+    }
+}

@@ -1,0 +1,184 @@
+//! Every error of `cache` is found: its times, its keys, and keys that two routes share.
+
+use super::marked::{errors_of, expect, in_cache, in_route};
+use super::toml;
+
+#[test]
+fn cache_rules_are_checked() {
+    in_route("cache = §7", "/cache", "is a number, not a table");
+    expect(
+        "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\ncache = §§{}\n",
+        &[
+            ("/route/0/cache", "`ttl` is missing"),
+            ("/route/0/cache", "`key` is missing"),
+        ],
+    );
+    in_route(
+        "cache = { key = \"a:{id}\", ttl = §\"0s\" }",
+        "/cache/ttl",
+        "`ttl` is 0ms",
+    );
+    in_route(
+        "cache = { key = \"a:{id}\", ttl = §\"999ms\" }",
+        "/cache/ttl",
+        "`ttl` is 999ms",
+    );
+    in_route(
+        "cache = { key = \"a:{id}\", ttl = §\"49h\" }",
+        "/cache/ttl",
+        "`ttl` is 49h",
+    );
+    in_route(
+        "cache = { key = \"a:{id}\", ttl = \"24h\", stale = §\"86401s\" }",
+        "/cache/stale",
+        "are 172801s together",
+    );
+    toml(
+        "[[route]]\nname = \"a\"\nmatch = \"GET|HEAD /a\"\ncache = { key = \"a\", ttl = \"24h\", stale = \"24h\" }",
+    );
+    in_cache("stale = §\"-1s\"", "/stale", "no duration");
+    in_cache("negative = §\"0s\"", "/negative", "`negative` is 0ms");
+    in_cache("max_size = §\"0B\"", "/max_size", "`max_size` is 0B");
+    in_cache("max_size = §\"2MB\"", "/max_size", "`max_size` is 2MB");
+    in_cache("max_size = §\"64kb\"", "/max_size", "which is no size");
+    in_cache(
+        "credentials = §\"include\"",
+        "/credentials",
+        "`credentials` is `include`",
+    );
+    in_cache("mode = §\"https\"", "/mode", "`mode` is `https`");
+    in_cache("scope = §\"private\"", "/scope", "`scope` is `private`");
+    in_cache("tags = [\"x\", §\"x\"]", "/tags/1", "is there twice");
+    in_cache("tags = [§\"key:{id}\"]", "/tags/0", "begin with `key:`");
+    in_cache("tags = [§\"{id}:x\"]", "/tags/0", "begin with `key:`");
+    in_cache(
+        &format!("tags = §[{}]", "\"t\",".repeat(17)),
+        "/tags",
+        "has 17 items",
+    );
+    for methods in ["POST", "GET|POST", "HEAD", "*"] {
+        expect(
+            &format!(
+                "[[route]]\nname = \"a\"\nmatch = \"{methods} /a\"\n§cache = {{ key = \"a\", ttl = \"1m\" }}\n"
+            ),
+            &[("/route/0/cache", "other methods than GET")],
+        );
+    }
+}
+
+#[test]
+fn keys_hold_all_that_changes_the_answer_and_cannot_be_forged() {
+    let key = |key: &str, message: &str| {
+        in_route(
+            &format!("cache = {{ key = §\"{key}\", ttl = \"1m\" }}"),
+            "/cache/key",
+            message,
+        );
+    };
+    key("a:{idd}", "`{idd}` is no placeholder of this route");
+    key("a", "`{id}` is not in the key");
+    key("", "has 0 bytes");
+    key("a b:{id}", "has a space");
+    key("ä:{id}", "not ASCII");
+    key("a:{id", "braces");
+    key("a:{id}}", "braces");
+    key("a:{{id}}", "braces");
+    key("{id}", "begins with a value");
+    key("gen:{id}", "begin with `gen:`");
+    key("m{id}:x", "begin with `metrics:`");
+    key("a:{id}{id}", "could run into `{id}`");
+    key("a:{id}-{id}", "could run into `{id}`");
+    key("a:{id}%2F{id}", "could run into `{id}`");
+    key("a:{id}:{user}", "`{user}` is not possible here");
+    key("a:{id}:{hash}", "`{hash}` is not possible here");
+    key("a:{id}:{body:/x}", "`{body:/x}` is not possible here");
+    key(
+        "a:{id}:{response:/x}",
+        "`{response:/x}` is not possible here",
+    );
+    key(&format!("a:{{id}}:{}", "x".repeat(256)), "has 263 bytes");
+    assert_eq!(
+        errors_of(
+            "[[route]]\nname=\"a\"\nmatch=\"GET /a/{id}\"\ncache={key=\"a:{idd}\",ttl=\"1m\"}"
+        )[0]
+        .help,
+        "did you mean {id}?"
+    );
+    let query = |query: &str, key: &str| {
+        format!("cache = {{ query = {query}, key = {key}, ttl = \"1m\" }}")
+    };
+    in_route(
+        &query("[\"sort\"]", "§\"a:{id}\""),
+        "/cache/key",
+        "`{sort}` is not in the key",
+    );
+    in_route(
+        &query("[§\"id\"]", "\"a:{id}:{hash}\""),
+        "/cache/query/0",
+        "is a placeholder of the path too",
+    );
+    in_route(
+        &query("[\"x\", §\"x\"]", "\"a:{id}:{x}\""),
+        "/cache/query/1",
+        "`x` is there twice",
+    );
+    in_route(
+        &query("[§\"a&b\"]", "\"a:{id}:{hash}\""),
+        "/cache/query/0",
+        "no name of a query parameter",
+    );
+    in_route(
+        &query("{ x = §1 }", "\"a:{id}:{x}\""),
+        "/cache/query/x",
+        "is a number, not text",
+    );
+    in_route(
+        &query("§7", "\"a:{id}\""),
+        "/cache/query",
+        "is a number, not a table",
+    );
+    in_route(
+        &query(
+            &format!("{{ x = §\"{}\" }}", "1".repeat(257)),
+            "\"a:{id}:{x}\"",
+        ),
+        "/cache/query/x",
+        "has 257 bytes",
+    );
+    let many: Vec<String> = (0..17).map(|i| format!("\"q{i}\"")).collect();
+    in_route(
+        &query(&format!("§[{}]", many.join(",")), "\"a:{id}:{hash}\""),
+        "/cache/query",
+        "has 17 items",
+    );
+}
+
+#[test]
+fn two_routes_never_share_a_key() {
+    let pair = |first: &str, second: &str| {
+        format!(
+            "[[route]]\nname = \"a\"\nmatch = \"GET /a/{{x}}/{{y}}\"\ncache = {{ key = \"{first}\", ttl = \"1m\" }}\n\
+             [[route]]\nname = \"b\"\nmatch = \"GET /b/{{x}}\"\ncache = {{ key = {second}, ttl = \"1m\" }}\n"
+        )
+    };
+    for (first, second) in [
+        ("k:{x}:{y}", "k:{x}:y"),
+        ("k:{x}:{y}", "k:x:{x}"),
+        ("k:a{x}:{y}", "k:{x}:y"),
+        ("k:{x}a:b{y}", "k:cda:{x}"),
+    ] {
+        expect(
+            &pair(first, &format!("§\"{second}\"")),
+            &[("/route/1/cache/key", "the route `a` can have the same key")],
+        );
+    }
+    for (first, second) in [
+        ("k:{x}:{y}", "k:{x}"),
+        ("k:{x}:{y}", "j:{x}:y"),
+        ("k:a{x}:{y}", "k:b{x}:y"),
+        ("k:{x}:{y}:", "k:{x}:y"),
+        ("k:{x}:{y}", "k:/:{x}"),
+    ] {
+        toml(&pair(first, &format!("\"{second}\"")));
+    }
+}

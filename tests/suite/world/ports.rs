@@ -1,0 +1,282 @@
+//! The ports of one simulated request, and the origin at their other end.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+
+use edgeweir::http::{Body, Headers, Response};
+use edgeweir::ports::{
+    Bounded, Clock, Fetch, Log, Origin, OriginError, Random, Redis as RedisPort, Store,
+};
+use edgeweir::redis::{Batch, RedisError, Reply};
+use serde_json::Value;
+
+use super::super::sim::Edge;
+use super::{Ask, Served, World};
+
+/// What an origin was asked.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    pub headers: Headers,
+    pub body: Vec<u8>,
+    /// A visitor's own request, as opposed to the edge's.
+    pub is_forwarded: bool,
+}
+
+/// What an origin says, and when.
+#[derive(Debug, Clone)]
+pub struct Says {
+    pub status: u16,
+    pub headers: Headers,
+    pub body: Vec<u8>,
+    /// Until the headers are there.
+    pub after_ms: u64,
+    /// From the headers to the end of the body.
+    pub body_ms: u64,
+    /// The body breaks off.
+    pub breaks: bool,
+    /// There are no headers at all.
+    pub refuses: bool,
+}
+
+impl Says {
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status,
+            headers: Headers::from_iter([("content-type", "application/json")]),
+            body: body.into(),
+            after_ms: 20,
+            body_ms: 1,
+            breaks: false,
+            refuses: false,
+        }
+    }
+
+    pub fn json(body: &Value) -> Self {
+        Self::new(200, body.to_string())
+    }
+
+    pub fn refused() -> Self {
+        Self {
+            refuses: true,
+            ..Self::new(200, "")
+        }
+    }
+
+    pub fn after(self, after_ms: u64) -> Self {
+        Self { after_ms, ..self }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+}
+
+/// A body on its way from the origin.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    bytes: Rc<[u8]>,
+    body_ms: u64,
+    breaks: bool,
+}
+
+/// The ports of one request.
+pub struct Ports {
+    world: Rc<World>,
+    limits: Edge,
+    cache: Edge,
+    /// Trips under way, and since when there is one.
+    waiting: Rc<Cell<(u32, u64)>>,
+    redis_us: Rc<Cell<u64>>,
+    number: u64,
+}
+
+impl Ports {
+    pub fn new(world: &Rc<World>, limits: Edge, cache: Edge, number: u64) -> Self {
+        Self {
+            world: world.clone(),
+            limits,
+            cache,
+            waiting: Rc::default(),
+            redis_us: Rc::default(),
+            number,
+        }
+    }
+
+    pub fn served(&self, response: Response<Stream>, begun_us: u64) -> Served {
+        let is_streamed = matches!(response.body, Body::Upstream(_));
+        let is_null = matches!(response.status, 101 | 204 | 205 | 304);
+        let is_refused = is_null && matches!(response.body, Body::Bytes(_));
+        assert!(
+            !is_refused,
+            "the platform takes no body beside a {}",
+            response.status
+        );
+        Served {
+            status: response.status,
+            headers: response.headers,
+            body: match response.body {
+                Body::Empty => Vec::new(),
+                Body::Bytes(bytes) | Body::Upstream(Stream { bytes, .. }) => bytes.to_vec(),
+            },
+            is_streamed,
+            trips: self.limits.trips.get() + self.cache.trips.get(),
+            redis_us: self.redis_us.get(),
+            took_us: self.world.sim.now_us() - begun_us,
+        }
+    }
+
+    /// The origin looks at its data when it is asked and answers later.
+    async fn said(&self, asked: Asked, timeout_ms: u64) -> Result<Response<Stream>, OriginError> {
+        let says = (self.world.script.borrow_mut())(&asked);
+        self.world.asked.borrow_mut().push(asked);
+        if says.after_ms > timeout_ms {
+            self.sleep(timeout_ms).await;
+            return Err(OriginError::Timeout);
+        }
+        self.sleep(says.after_ms).await;
+        if says.refuses {
+            return Err(OriginError::Unreachable);
+        }
+        Ok(Response {
+            status: says.status,
+            headers: says.headers,
+            body: Body::Upstream(Stream {
+                bytes: says.body.into(),
+                body_ms: says.body_ms,
+                breaks: says.breaks,
+            }),
+        })
+    }
+}
+
+impl Clock for Ports {
+    fn now_ms(&self) -> u64 {
+        self.limits.now_ms()
+    }
+
+    fn sleep(&self, duration_ms: u64) -> impl Future<Output = ()> {
+        self.limits.sleep(duration_ms)
+    }
+}
+
+impl Random for Ports {
+    fn random(&self) -> u128 {
+        let mut rng = self.world.rng.borrow_mut();
+        u128::from(rng.next()) << 64 | u128::from(rng.next())
+    }
+}
+
+impl Log for Ports {
+    fn log(&self, line: &str) {
+        self.world.log.borrow_mut().push(line.to_owned());
+    }
+}
+
+impl RedisPort for Ports {
+    async fn pipeline(
+        &self,
+        store: Store,
+        batch: &Batch,
+        timeout_ms: u64,
+    ) -> Result<Vec<Reply>, RedisError> {
+        let edge = match store {
+            Store::Limits => &self.limits,
+            Store::Cache => &self.cache,
+        };
+        let waiting = Waiting::new(self);
+        let answer = edge.pipeline(store, batch, timeout_ms).await;
+        drop(waiting);
+        if let Some(watcher) = self.world.watcher.borrow_mut().as_mut() {
+            watcher(self.number, batch, &answer);
+        }
+        answer
+    }
+}
+
+/// Measures the time in which at least one trip is under way.
+struct Waiting<'p>(&'p Ports);
+
+impl<'p> Waiting<'p> {
+    fn new(ports: &'p Ports) -> Self {
+        let (trips, since_us) = ports.waiting.get();
+        let now_us = ports.world.sim.now_us();
+        let since_us = if trips == 0 { now_us } else { since_us };
+        ports.waiting.set((trips + 1, since_us));
+        Self(ports)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let (trips, since_us) = self.0.waiting.get();
+        self.0.waiting.set((trips - 1, since_us));
+        if trips == 1 {
+            let waited_us = self.0.world.sim.now_us() - since_us;
+            self.0.redis_us.set(self.0.redis_us.get() + waited_us);
+        }
+    }
+}
+
+impl Origin for Ports {
+    type Incoming = Ask;
+    type Body = Stream;
+
+    async fn forward(
+        &self,
+        incoming: &Ask,
+        target: &str,
+        replace: &Headers,
+        timeout_ms: u64,
+    ) -> Result<Response<Stream>, OriginError> {
+        let mut headers = incoming.headers.clone();
+        for (name, value) in replace.iter() {
+            headers.set(name, value);
+        }
+        let asked = Asked {
+            method: incoming.method.clone(),
+            target: target.to_owned(),
+            headers,
+            body: incoming.body.clone(),
+            is_forwarded: true,
+        };
+        self.said(asked, timeout_ms).await
+    }
+
+    async fn fetch(&self, fetch: &Fetch, timeout_ms: u64) -> Result<Response<Stream>, OriginError> {
+        let asked = Asked {
+            method: "GET".to_owned(),
+            target: fetch.target.clone(),
+            headers: fetch.headers.clone(),
+            body: Vec::new(),
+            is_forwarded: false,
+        };
+        self.said(asked, timeout_ms).await
+    }
+
+    async fn read(
+        &self,
+        body: Stream,
+        max_bytes: usize,
+        timeout_ms: u64,
+    ) -> Result<Bounded<Stream>, OriginError> {
+        if body.body_ms > timeout_ms {
+            self.sleep(timeout_ms).await;
+            return Err(OriginError::Timeout);
+        }
+        self.sleep(body.body_ms).await;
+        Ok(match body {
+            body if body.bytes.len() > max_bytes => Bounded::Longer(body),
+            Stream { breaks: true, .. } => return Err(OriginError::Unreachable),
+            body => Bounded::Whole(body.bytes.to_vec()),
+        })
+    }
+
+    async fn read_incoming(&self, incoming: &Ask, max_bytes: usize) -> Option<Vec<u8>> {
+        (incoming.body.len() <= max_bytes).then(|| incoming.body.clone())
+    }
+}
