@@ -165,7 +165,7 @@ async fn answer<P: Ports>(
 }
 
 fn plan<'p>(policy: &'p Policy, request: &Request, resolved: &Resolved<'p>) -> Plan<'p> {
-    if request.path == "/-" || request.path.starts_with("/-/") {
+    if resolved.path == "/-" || resolved.path.starts_with("/-/") {
         return Plan::Admin;
     }
     let (Some(route), Some(index), true) = (resolved.route, resolved.index, resolved.exact) else {
@@ -201,7 +201,8 @@ async fn ask<P: Ports>(
 ) -> (Checked, Vec<Option<Seen>>) {
     let gateway = visit.gateway;
     let defaults = &gateway.policy.defaults;
-    let (limits, name, redis_down) = match resolved.route {
+    // The route itself, or a stricter one that an origin may fold this spelling into.
+    let (limits, name, redis_down) = match resolved.limited_as {
         Some(route) => (&route.limits, route.name.as_str(), route.redis_down),
         None => (&defaults.limits, UNMATCHED, defaults.redis_down),
     };

@@ -65,7 +65,9 @@ impl Random for EdgePorts {
     fn random(&self) -> u128 {
         let mut bytes = [0; 16];
         if getrandom::fill(&mut bytes).is_err() {
+            // A generation must still not repeat.
             self.log("no randomness");
+            return u128::from(self.now_ms()) << 64 | u128::from(js_sys::Math::random().to_bits());
         }
         u128::from_le_bytes(bytes)
     }

@@ -8,6 +8,9 @@ import net from "node:net";
 import { once } from "node:events";
 import { Redis } from "ioredis";
 import { startRedisServer } from "../../dev/redis/server.mjs";
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { startEndpoint } from "../../dev/redis/endpoint.mjs";
 import { startFaultProxy } from "../../dev/redis/faults.mjs";
 import { startWorker } from "../../dev/worker.mjs";
@@ -22,17 +25,19 @@ export const JWT_SECRET = "test-jwt-secret-of-a-decent-length";
  * @param {object} [options.vars] more variables; `undefined` removes one
  * @param {number} [options.workers] workerd processes on the one Redis
  * @param {string} [options.originUrl] instead of the programmable origin
+ * @param {boolean} [options.faults] with a fault proxy as `proxy`, and `endpoint.counters`; without it
+ *   the endpoint is a process of its own, as Redis is in life, so that a burst does not wait for this one
  */
-export async function startBed({ policy, vars = {}, workers = 1, originUrl } = {}) {
+export async function startBed({ policy, vars = {}, workers = 1, originUrl, faults = false } = {}) {
   const server = await startRedisServer();
-  const endpoint = await startEndpoint({ redisPort: server.port, token: TOKEN });
-  const proxy = await startFaultProxy({ target: endpoint.url, token: TOKEN });
+  const endpoint = await (faults ? startEndpoint : spawnEndpoint)({ redisPort: server.port, token: TOKEN });
+  const proxy = faults ? await startFaultProxy({ target: endpoint.url, token: TOKEN }) : undefined;
   const origin = originUrl ? undefined : await startStub();
   const redis = new Redis(server.port, "127.0.0.1", { lazyConnect: true, retryStrategy: null });
   redis.on("error", () => {});
   await redis.connect();
   const bindings = {
-    UPSTASH_REDIS_REST_URL: proxy.url,
+    UPSTASH_REDIS_REST_URL: (proxy ?? endpoint).url,
     UPSTASH_REDIS_REST_TOKEN: TOKEN,
     ORIGIN_URL: originUrl ?? origin.url,
     ADMIN_TOKEN,
@@ -52,9 +57,25 @@ export async function startBed({ policy, vars = {}, workers = 1, originUrl } = {
       await Promise.all(edges.map((edge) => edge.stop()));
       redis.disconnect();
       await origin?.close();
-      await proxy.close();
+      await proxy?.close();
       await endpoint.close();
       await server.stop();
+    },
+  };
+}
+
+async function spawnEndpoint({ redisPort, token }) {
+  const script = fileURLToPath(new URL("../../dev/redis/endpoint.mjs", import.meta.url));
+  const child = spawn(process.execPath, [script, "--redis-port", String(redisPort), "--token", token], { stdio: ["ignore", "pipe", "inherit"] });
+  const die = () => child.kill();
+  process.once("exit", die);
+  const [line] = await once(createInterface(child.stdout), "line");
+  return {
+    url: line.match(/http:\/\/\S+/)[0],
+    async close() {
+      process.off("exit", die);
+      child.kill();
+      await once(child, "exit");
     },
   };
 }

@@ -87,7 +87,6 @@ test("an entry of another service is served for its remaining time, and then it 
     const ttl = Number(status(hit).params.ttl);
     assert.ok(ttl > 890 && ttl <= 900, `ttl ${ttl}`);
     assert.equal(hit.headers["content-type"], "application/json");
-    await until("it is known", async () => (await bed.redis.exists("meta:item:3")) === 1);
   }
   await bed.redis.set("item:3", '{"from":"python again"}', "EX", 100);
   assert.equal((await bed.get("/item/3")).text, '{"from":"python again"}', "a new value is noticed");
@@ -256,9 +255,9 @@ test("search keys are plan 2's, whatever the order, and defaults are filled in",
   assert.equal(found, `search:${createHash("md5").update("category=business&sort_by=views&limit=20").digest("hex")}`);
   assert.equal(bed.origin.requests.at(-1).url, "/search?category=business&sort_by=views&limit=20");
   assert.equal(status(await bed.get("/search?category=business&sort_by=views&limit=20")).params.hit, true);
-  await bed.get("/paged/a%3Ab?page=2");
+  await bed.get("/paged/a%3ab?page=2");
   await stored("paged:a%3Ab:views:2");
-  assert.equal(bed.origin.requests.at(-1).url, "/paged/a%3Ab?sort=views&page=2");
+  assert.equal(bed.origin.requests.at(-1).url, "/paged/a:b?sort=views&page=2");
 });
 
 test("a stale entry outlives an origin that fails, and without one it is 502 or 504", async () => {

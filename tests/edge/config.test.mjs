@@ -66,7 +66,7 @@ test("with CACHE_REDIS_* entries live there and limits do not, and both are aske
   const endpoint = await startEndpoint({ redisPort: server.port, token: "cache-token" });
   const cache = new Redis(server.port, "127.0.0.1");
   try {
-    await withBed({ policy: POLICY, vars: { CACHE_REDIS_REST_URL: endpoint.url, CACHE_REDIS_REST_TOKEN: "cache-token" } }, async (bed) => {
+    await withBed({ policy: POLICY, vars: { CACHE_REDIS_REST_URL: endpoint.url, CACHE_REDIS_REST_TOKEN: "cache-token" }, faults: true }, async (bed) => {
       bed.origin.on("/cached", (_, response) => json(response, 200, { a: 1 }));
       await bed.get("/cached");
       await until("stored", async () => (await cache.exists("meta:cached")) === 1);

@@ -22,7 +22,7 @@ const FAULTS = ["hang", "refuse", "reset-after", "malformed", "truncated", "wron
 
 for (const fault of FAULTS) {
   test(`with Redis answering ${JSON.stringify(fault)} every route does what it says`, { timeout: 60_000 }, async () => {
-    const bed = await startBed({ policy: POLICY });
+    const bed = await startBed({ policy: POLICY, faults: true });
     try {
       bed.origin.on("/", (_, response) => json(response, 200, { from: "origin" }));
       await bed.get("/cached/1", { ip: "198.51.100.1" });
@@ -61,7 +61,7 @@ for (const fault of FAULTS) {
 }
 
 test("a killed Redis and a restarted one: no 5xx in between, and hits afterwards", { timeout: 60_000 }, async () => {
-  const bed = await startBed({ policy: POLICY });
+  const bed = await startBed({ policy: POLICY, faults: true });
   try {
     bed.origin.on("/", (_, response) => json(response, 200, { from: "origin" }));
     await bed.get("/cached/1");
@@ -74,7 +74,7 @@ test("a killed Redis and a restarted one: no 5xx in between, and hits afterwards
 });
 
 test("a purge that Redis did not confirm is tried again after the answer", { timeout: 60_000 }, async () => {
-  const bed = await startBed({ policy: POLICY });
+  const bed = await startBed({ policy: POLICY, faults: true });
   try {
     let version = 0;
     bed.origin.on("/", (request, response) => json(response, 200, { version: request.method === "GET" ? ++version : 0 }));

@@ -146,6 +146,15 @@ test("spellings of a path share the quota of its route, and none reaches a cache
 });
 
 test("a hit on a limited, cached route is one HTTP request, and one command per limit plus one", async () => {
+  const bed = await startBed({ policy: POLICY, faults: true });
+  try {
+    await steadyState(bed);
+  } finally {
+    await bed.close();
+  }
+});
+
+async function steadyState(bed) {
   const ip = "198.51.100.12";
   for (let n = 0; n < 20; n++) await bed.get("/listing", { ip });
   // A clock reading rides along every ten seconds, so one of two looks is without it.
@@ -165,7 +174,7 @@ test("a hit on a limited, cached route is one HTTP request, and one command per 
     if (!best || total < best.total) best = { total, stats };
   }
   assert.deepEqual(best.stats, { bitfield: 20, mget: 10 });
-});
+}
 
 test("every key of the limiter expires, and no key holds a raw user id", async () => {
   const keys = await bed.redis.keys("ratelimit:*");
