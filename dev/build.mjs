@@ -79,7 +79,7 @@ async function dropNames(env) {
   const named = path.join(WASM_TARGET_DIR, "index_bg.named.wasm");
   copyFileSync(wasm, named);
   const features = WASM_FEATURES.map((feature) => `--enable-${feature}`);
-  const args = [named, ...features, "--strip-debug", "--strip-producers", "-o", wasm];
+  const args = [named, ...features, "-Oz", "--strip-debug", "--strip-producers", "-o", wasm];
   const { code, output } = await run(env.WASM_OPT_BIN, args);
   if (code !== 0) throw new SetupError(`wasm-opt cannot drop the names: ${output.trim()}`);
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use futures_util::future::join_all;
+use crate::together::all;
 
 use crate::cache::entry::is_json;
 use crate::cache::{Entry, Found, Seen};
@@ -72,12 +72,10 @@ pub async fn compose<P: Ports>(
     mut seen: Vec<Option<Seen>>,
 ) -> Response<P::Body> {
     adopt(visit, pieces.iter().map(|piece| &piece.wanted), &mut seen).await;
-    let got = join_all(
-        pieces
-            .iter()
-            .zip(seen)
-            .map(|(piece, seen)| get(visit, &piece.wanted, seen)),
-    )
+    let got = all(pieces
+        .iter()
+        .zip(seen)
+        .map(|(piece, seen)| get(visit, &piece.wanted, seen)))
     .await;
     let now_ms = visit.now_ms();
     let failed: Vec<String> = pieces

@@ -3,7 +3,7 @@
 //! `gateway::handle` returns it, the edge runs it in `wait_until`; nothing else
 //! outlives a request.
 
-use futures_util::future::join_all;
+use crate::together::all;
 
 use crate::cache::flight::Flight;
 use crate::cache::purge::Purge;
@@ -38,7 +38,7 @@ pub enum Deferred {
 /// Does all the work side by side, and the work that follows from it: the platform ends
 /// it some time after the answer, and a composed answer may have many entries to refresh.
 pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, work: Vec<Deferred>) {
-    join_all(work.into_iter().map(|next| perform(gateway, ports, next))).await;
+    all(work.into_iter().map(|next| perform(gateway, ports, next))).await;
 }
 
 async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {

@@ -97,7 +97,8 @@ impl Failure {
         }
     }
 
-    fn detail(&self) -> String {
+    /// The text for the caller; it is fit for the log too.
+    pub fn detail(&self) -> String {
         match self {
             Self::QuotaExceeded { retry_after_ms, .. } => format!(
                 "This request fits again in {} seconds.",

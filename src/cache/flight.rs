@@ -47,7 +47,8 @@ pub struct Flights {
     flights: BTreeMap<String, (u64, FlightCell)>,
     uncacheable: BTreeMap<String, u64>,
     oldest: VecDeque<String>,
-    usual_ms: BTreeMap<usize, u64>,
+    /// By route.
+    usual_ms: Vec<Option<u64>>,
 }
 
 impl Flights {
@@ -111,15 +112,21 @@ impl Flights {
 
     /// A moving average of a route's fetch time: new = 7/8 old + 1/8 measured.
     pub fn learn(&mut self, route: usize, fetch_ms: u64) {
-        let usual_ms = self.usual_ms.entry(route).or_insert(fetch_ms);
-        *usual_ms = (*usual_ms * 7 + fetch_ms) / 8;
+        if self.usual_ms.len() <= route {
+            self.usual_ms.resize(route + 1, None);
+        }
+        if let Some(usual_ms) = self.usual_ms.get_mut(route) {
+            *usual_ms = Some(usual_ms.map_or(fetch_ms, |usual_ms| (usual_ms * 7 + fetch_ms) / 8));
+        }
     }
 
     /// How long a follower waits for another's fill before it asks the origin
     /// itself: four usual fetch times, at least a second, at most `max_ms`.
     pub fn patience_ms(&self, route: usize, max_ms: u64) -> u64 {
         self.usual_ms
-            .get(&route)
+            .get(route)
+            .copied()
+            .flatten()
             .map_or(max_ms, |usual_ms| (usual_ms * 4).max(1_000).min(max_ms))
     }
 }

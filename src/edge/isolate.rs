@@ -36,7 +36,7 @@ impl Isolate {
                 .get_or_init(|| {
                     let made = Self::new(env);
                     if let Err(failure) = &made {
-                        Console.log(&format!("configuration: {failure:?}"));
+                        Console.log(&failure.detail());
                     }
                     made.map(Rc::new)
                 })

@@ -28,7 +28,8 @@ async fn fetch(
         Err(failure) => return Ok(convert::to_js(failure.into_response())),
     };
     let (sender, receiver) = oneshot::channel();
-    ctx.wait_until(async move {
+    // On the heap: moved by value, the whole flow's state would be copied in the wasm.
+    ctx.wait_until(Box::pin(async move {
         let (plain, base) = convert::from_js(&request);
         let ports = EdgePorts::new(&isolate, base);
         let Answer { response, deferred } = handle(&isolate.gateway, &ports, plain, request).await;
@@ -36,7 +37,7 @@ async fn fetch(
         let _ = sender.send(convert::to_js(response));
         crate::deferred::run(&isolate.gateway, &ports, deferred).await;
         ports.probe().await;
-    });
+    }));
     match receiver.await {
         Ok(response) => Ok(response),
         Err(oneshot::Canceled) => {

@@ -62,29 +62,27 @@ impl CacheRule {
     /// one counts. `None` when a listed value is not valid or all are too long: such
     /// a request bypasses the cache.
     pub fn select(&self, raw_query: Option<&str>) -> Option<Selected> {
-        let mut found: BTreeMap<&str, String> = BTreeMap::new();
+        let mut parameters: Vec<(String, Option<String>)> = self
+            .query
+            .iter()
+            .map(|listed| (listed.name.clone(), None))
+            .collect();
         for pair in raw_query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(name) = decode(name, true) else {
                 continue;
             };
-            let Some(listed) = self.query.iter().find(|listed| listed.name == name) else {
-                continue;
-            };
-            if !found.contains_key(listed.name.as_str()) {
-                found.insert(&listed.name, decode(value, true)?);
+            let listed = parameters.iter_mut().find(|(listed, _)| *listed == name);
+            if let Some((_, found @ None)) = listed {
+                *found = Some(decode(value, true)?);
             }
         }
-        let parameters = self.query.iter().map(|listed| {
-            let value = found.remove(listed.name.as_str());
-            (
-                listed.name.clone(),
-                value.or_else(|| listed.default.clone()),
-            )
-        });
-        let selected = Selected {
-            parameters: parameters.collect(),
-        };
+        for ((_, value), listed) in parameters.iter_mut().zip(&self.query) {
+            if value.is_none() {
+                value.clone_from(&listed.default);
+            }
+        }
+        let selected = Selected { parameters };
         (selected.query_string().len() <= MAX_SELECTED_BYTES).then_some(selected)
     }
 }
