@@ -223,7 +223,7 @@ async fn ask<P: Ports>(
         vec![lookups.command()]
     };
     // Held until the limits are judged: a burst must not make Redis look slow.
-    let _place = gateway.gate.enter(visit).await;
+    let place = gateway.gate.enter(visit).await;
     let timeout_ms = visit.redis_timeout_ms();
     let check = |redis_down, riders| {
         limit::check(
@@ -262,6 +262,7 @@ async fn ask<P: Ports>(
         let found = checked.riders.take();
         (checked, found)
     };
+    place.leave(visit.now_ms(), timeout_ms);
     for batch in std::mem::take(&mut checked.deferred) {
         visit.defer(Deferred::Send {
             store: Store::Limits,

@@ -294,7 +294,9 @@ fn a_stale_entry_is_served_while_one_refreshes_it() {
         let served = world.sim.block_on(slot.wait());
         assert_eq!((served.status, served.json()["v"].as_u64()), (200, Some(1)));
         assert_eq!(served.cache_status(), "edgeweir; hit; ttl=-0; detail=stale");
-        assert_eq!((served.trips, served.took_us), (1, 1_000));
+        // Fifty at once go to Redis a few at a time, but none waits for the refresh.
+        assert_eq!(served.trips, 1);
+        assert!(served.took_us < 100_000, "{} us", served.took_us);
     }
     world.settle();
     assert_eq!(world.asked_for("/top"), 1);

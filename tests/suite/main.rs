@@ -17,6 +17,7 @@ mod failure;
 mod fill_failure;
 mod fill_faults;
 mod fill_single;
+mod gate;
 mod gateway_admin;
 mod gateway_flow;
 mod gateway_headers;
