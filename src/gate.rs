@@ -18,6 +18,10 @@ pub const LEAST_INSIDE: usize = 6;
 /// At a trip of 20 ms this is 12 800 requests a second, more than one isolate answers.
 pub const MOST_INSIDE: usize = 256;
 
+/// Full rounds of quick trips before there is room for one more: a single burst must
+/// not widen the gate, a few seconds of steady traffic should.
+pub const ROUNDS: usize = 8;
+
 /// A request whose task was ended by the platform never leaves; its place is free
 /// again after this, which is longer than any trip of a living one.
 const LOST_AFTER_MS: u64 = 5_000;
@@ -28,7 +32,7 @@ const MAX_WAIT_MS: u64 = 5_000;
 const MAX_PAUSE_MS: u64 = 50;
 
 /// How many may be inside follows the time they take, as TCP's window does: one more
-/// after each full round of quick ones, half as many after a slow one.
+/// after some rounds of quick ones, half as many after a slow one.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: RefCell<State>,
@@ -58,7 +62,7 @@ impl State {
             return;
         }
         self.quick += 1;
-        if self.quick >= self.room() && self.room() < MOST_INSIDE {
+        if self.quick >= self.room() * ROUNDS && self.room() < MOST_INSIDE {
             self.more += 1;
             self.quick = 0;
         }

@@ -89,8 +89,20 @@ async function commandstats(redis) {
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 400 });
 
-/** One request with the path sent as written; header values as they arrived. */
-export function get(base, path, { method = "GET", headers = {}, body, ip, signal } = {}) {
+/**
+ * One request with the path sent as written; header values as they arrived. workerd closes a connection
+ * whose request body nobody read, so a request that met a closed one is sent again, as clients do.
+ */
+export async function get(base, path, options = {}) {
+  try {
+    return await send(base, path, options);
+  } catch (error) {
+    if (!error.reusedSocket) throw error;
+    return send(base, path, options);
+  }
+}
+
+function send(base, path, { method = "GET", headers = {}, body, ip, signal } = {}) {
   const { hostname, port } = new URL(base);
   const sent = { ...(ip ? { "cf-connecting-ip": ip } : {}), ...headers };
   return new Promise((resolve, reject) => {
@@ -110,7 +122,7 @@ export function get(base, path, { method = "GET", headers = {}, body, ip, signal
         });
       });
     });
-    request.on("error", reject);
+    request.on("error", (error) => reject(Object.assign(error, { reusedSocket: request.reusedSocket })));
     request.end(body);
   });
 }
