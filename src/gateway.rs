@@ -6,7 +6,7 @@
 //!
 //! Another Worker uses this crate by building the ports and calling [`handle`]:
 //!
-//! ```ignore
+//! ```text
 //! let gateway = Gateway::new(policy, settings);           // once per isolate
 //! let answer = edgeweir::gateway::handle(&gateway, &ports, request, incoming).await;
 //! respond(answer.response);
