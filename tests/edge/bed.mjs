@@ -104,7 +104,9 @@ export async function get(base, path, options = {}) {
 
 function send(base, path, { method = "GET", headers = {}, body, ip, signal } = {}) {
   const { hostname, port } = new URL(base);
-  const sent = { ...(ip ? { "cf-connecting-ip": ip } : {}), ...headers };
+  // Node sends the body of a DELETE without its length unless it is told.
+  const length = body === undefined ? {} : { "content-length": Buffer.byteLength(body) };
+  const sent = { ...length, ...(ip ? { "cf-connecting-ip": ip } : {}), ...headers };
   return new Promise((resolve, reject) => {
     const request = http.request({ hostname, port, path, method, headers: sent, agent, signal }, (response) => {
       const chunks = [];

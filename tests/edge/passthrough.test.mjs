@@ -32,7 +32,7 @@ test.after(async () => {
 test("an event stream of 60 s passes through a limited route, event by event", { timeout: 90_000 }, async () => {
   // This one must take its time: no clock can be given to workerd, and the origin's
   // timeout of 2 s must not cut the stream.
-  bed.origin.on("/live", (request, response) => {
+  bed.origin.on("/live", (_, response) => {
     response.writeHead(200, { "content-type": "text/event-stream" });
     let id = 0;
     const started = Date.now();
@@ -43,7 +43,7 @@ test("an event stream of 60 s passes through a limited route, event by event", {
         response.end();
       }
     }, 500);
-    request.on("close", () => clearInterval(timer));
+    response.on("close", () => clearInterval(timer));
   });
   const { hostname, port } = new URL(bed.url);
   const request = http.get({ hostname, port, path: "/live", headers: { accept: "text/event-stream", "cf-connecting-ip": "198.51.100.1" } });
