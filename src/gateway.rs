@@ -339,12 +339,13 @@ fn finish<P: Ports>(
         visit.now_ms(),
     );
     add_server_timing(&mut response.headers, visit.timing());
-    if request.method == "HEAD"
-        && let Body::Bytes(bytes) = &response.body
-    {
-        response
-            .headers
-            .set("content-length", bytes.len().to_string());
+    if request.method == "HEAD" {
+        if let Body::Bytes(bytes) = &response.body {
+            response
+                .headers
+                .set("content-length", bytes.len().to_string());
+        }
+        // A fill asks with GET, so there may be a stream that nobody wants.
         response.body = Body::Empty;
     }
     response

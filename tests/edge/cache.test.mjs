@@ -198,6 +198,13 @@ test("what may never be stored is not, and reaches the visitor untouched", async
   }
 });
 
+test("HEAD of a listing that may not be stored has no body", async () => {
+  bed.origin.on("/item/head", (_, response) => json(response, 200, { a: 1 }, { "cache-control": "no-store" }));
+  const head = await bed.get("/item/head", { method: "HEAD" });
+  assert.deepEqual([head.status, head.bytes.length], [200, 0]);
+  assert.equal((await bed.get("/item/head")).text, '{"a":1}', "the connection is still in step");
+});
+
 test("a compressed answer is stored as plain JSON", async () => {
   bed.origin.on("/item/gzip", (_, response) => {
     const body = gzipSync('{"packed":true}');
