@@ -7,7 +7,7 @@
 import http from "node:http";
 import { performance } from "node:perf_hooks";
 import { startRedisServer } from "../dev/redis/server.mjs";
-import { startEndpoint } from "../dev/redis/endpoint.mjs";
+import { startEndpointProcess } from "../dev/redis/process.mjs";
 import { startOrigin } from "../dev/origin/server.mjs";
 import { startWorker } from "../dev/worker.mjs";
 
@@ -59,7 +59,7 @@ const summary = (samples) => {
 /** Measures everything; throws when an edge answer was no hit, for then the figure means nothing. */
 export async function run() {
   const server = await startRedisServer();
-  const endpoint = await startEndpoint({ redisPort: server.port, token: "bench" });
+  const endpoint = await startEndpointProcess({ redisPort: server.port, token: "bench" });
   const origin = await startOrigin();
   const worker = await startWorker({
     bindings: { UPSTASH_REDIS_REST_URL: endpoint.url, UPSTASH_REDIS_REST_TOKEN: "bench", ORIGIN_URL: origin.url },

@@ -42,10 +42,10 @@ await main(async () => {
 async function startRedis(token) {
   const binary = await ensureRedis();
   const { startRedisServer } = await import("./redis/server.mjs");
-  const { startEndpoint } = await import("./redis/endpoint.mjs");
+  const { startEndpointProcess } = await import("./redis/process.mjs");
   const server = await startRedisServer({ binary });
   stops.push(() => server.stop());
-  const endpoint = await startEndpoint({ redisPort: server.port, token });
+  const endpoint = await startEndpointProcess({ redisPort: server.port, token });
   stops.push(() => endpoint.close());
   return { port: server.port, url: endpoint.url };
 }

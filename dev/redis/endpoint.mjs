@@ -201,6 +201,7 @@ async function main() {
       token: { type: "string" },
       port: { type: "string", default: "0" },
       "read-only-token": { type: "string" },
+      "until-stdin-ends": { type: "boolean", default: false },
     },
   });
   const redisPort = Number(values["redis-port"]);
@@ -216,7 +217,9 @@ async function main() {
     readOnlyToken: values["read-only-token"],
   });
   console.log(endpoint.url);
-  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => endpoint.close().then(() => process.exit(0)));
+  const end = () => endpoint.close().finally(() => process.exit(0));
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, end);
+  if (values["until-stdin-ends"]) process.stdin.once("end", end).once("error", end).resume();
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) await main();

@@ -8,10 +8,8 @@ import net from "node:net";
 import { once } from "node:events";
 import { Redis } from "ioredis";
 import { startRedisServer } from "../../dev/redis/server.mjs";
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { startEndpoint } from "../../dev/redis/endpoint.mjs";
+import { startEndpointProcess } from "../../dev/redis/process.mjs";
 import { startFaultProxy } from "../../dev/redis/faults.mjs";
 import { startWorker } from "../../dev/worker.mjs";
 
@@ -30,7 +28,7 @@ export const JWT_SECRET = "test-jwt-secret-of-a-decent-length";
  */
 export async function startBed({ policy, vars = {}, workers = 1, originUrl, faults = false } = {}) {
   const server = await startRedisServer();
-  const endpoint = await (faults ? startEndpoint : spawnEndpoint)({ redisPort: server.port, token: TOKEN });
+  const endpoint = await (faults ? startEndpoint : startEndpointProcess)({ redisPort: server.port, token: TOKEN });
   const proxy = faults ? await startFaultProxy({ target: endpoint.url, token: TOKEN }) : undefined;
   const origin = originUrl ? undefined : await startStub();
   const redis = new Redis(server.port, "127.0.0.1", { lazyConnect: true, retryStrategy: null });
@@ -60,22 +58,6 @@ export async function startBed({ policy, vars = {}, workers = 1, originUrl, faul
       await proxy?.close();
       await endpoint.close();
       await server.stop();
-    },
-  };
-}
-
-async function spawnEndpoint({ redisPort, token }) {
-  const script = fileURLToPath(new URL("../../dev/redis/endpoint.mjs", import.meta.url));
-  const child = spawn(process.execPath, [script, "--redis-port", String(redisPort), "--token", token], { stdio: ["ignore", "pipe", "inherit"] });
-  const die = () => child.kill();
-  process.once("exit", die);
-  const [line] = await once(createInterface(child.stdout), "line");
-  return {
-    url: line.match(/http:\/\/\S+/)[0],
-    async close() {
-      process.off("exit", die);
-      child.kill();
-      await once(child, "exit");
     },
   };
 }
