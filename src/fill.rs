@@ -63,7 +63,7 @@ pub async fn fill<P: Ports>(
     let known = visit
         .gateway
         .flights
-        .borrow_mut()
+        .borrow()
         .is_uncacheable(&wanted.lookup.key, now_ms);
     if known {
         return alone(visit, wanted, visit.origin_timeout_ms(), UNCACHEABLE).await;
@@ -81,7 +81,6 @@ pub async fn fill<P: Ports>(
     match joined {
         Join::Lead(cell) => fill.lead(&cell).await,
         Join::Follow(cell) => fill.follow(&cell).await,
-        Join::Alone => alone(visit, wanted, visit.origin_timeout_ms(), "busy").await,
     }
 }
 

@@ -27,7 +27,6 @@ use crate::config::Secret;
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::fill::Wanted;
-use crate::gate::Gate;
 use crate::headers::{
     CacheStatus, add_cache_status, add_rate_limits, add_server_timing, revalidate,
 };
@@ -65,7 +64,6 @@ pub struct Gateway {
     pub settings: Settings,
     pub limits: RefCell<Memory>,
     pub flights: RefCell<Flights>,
-    pub gate: Gate,
     pub adopted: RefCell<Adopted>,
 }
 
@@ -76,7 +74,6 @@ impl Gateway {
             settings,
             limits: RefCell::new(Memory::new()),
             flights: RefCell::new(Flights::default()),
-            gate: Gate::default(),
             adopted: RefCell::new(Adopted::default()),
         }
     }
@@ -222,8 +219,6 @@ async fn ask<P: Ports>(
     } else {
         vec![lookups.command()]
     };
-    // Held until the limits are judged: a burst must not make Redis look slow.
-    let place = gateway.gate.enter(visit).await;
     let timeout_ms = visit.redis_timeout_ms();
     let check = |redis_down, riders| {
         limit::check(
@@ -262,7 +257,6 @@ async fn ask<P: Ports>(
         let found = checked.riders.take();
         (checked, found)
     };
-    place.leave(visit.now_ms(), timeout_ms);
     for batch in std::mem::take(&mut checked.deferred) {
         visit.defer(Deferred::Send {
             store: Store::Limits,

@@ -8,7 +8,8 @@
 //! cache      entries, generations, flights         fill       fetching a missing one
 //! redis      commands, replies, the REST client    write      what a write purges
 //! headers    what an answer says of itself         admin      /-/
-//! failure    what the edge answers by itself       edge       the platform, wasm only
+//! failure    what the edge answers by itself       recent     a bounded map
+//! edge       the platform, wasm only
 //! ```
 
 pub mod admin;
@@ -18,7 +19,6 @@ pub mod config;
 pub mod deferred;
 pub mod failure;
 pub mod fill;
-pub mod gate;
 pub mod gateway;
 pub mod headers;
 pub mod http;
@@ -28,6 +28,7 @@ pub mod listing;
 pub mod origin;
 pub mod policy;
 pub mod ports;
+pub mod recent;
 pub mod redis;
 pub mod together;
 pub mod visit;

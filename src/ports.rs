@@ -31,8 +31,9 @@ pub trait Random {
 
 pub trait Redis {
     /// The one method that costs a trip. On `Ok` there is exactly one reply per
-    /// command, in order; a reply may itself be an error. Answers within
-    /// `timeout_ms`, in any case.
+    /// command, in order; a reply may itself be an error. Answers once
+    /// this isolate has waited for `timeout_ms`, in any case; by the clock that may be
+    /// later, when the isolate was held up (`redis::deadline`).
     fn pipeline(
         &self,
         store: Store,

@@ -1,9 +1,11 @@
-// What the person at the terminal sees of long steps: a line when one starts and a line with its seconds when it ends; on a
-// terminal also a line that counts the seconds in between.
+// What the person at the terminal sees of long steps: a line when one starts and a line with its seconds when it ends; in
+// between, a terminal has a line that counts the seconds, and a log gets a line every ten seconds.
 //
 // Steps that may be done already are named only once they take work. A failure is one sentence, never a stack trace.
 
 import { SetupError } from "./exec.mjs";
+
+const LOG_EVERY_MS = 10_000;
 
 const active = new Map();
 let ticker = null;
@@ -59,11 +61,13 @@ function end(name) {
 }
 
 function tick() {
-  if (ticker !== null || !process.stderr.isTTY) return;
+  if (ticker !== null) return;
+  const terminal = process.stderr.isTTY;
   ticker = setInterval(() => {
     const line = [...active].map(([name, startedMs]) => `${name} ${Math.round((Date.now() - startedMs) / 1000)} s`).join(", ");
-    process.stderr.write(`\r\x1b[K  ${line.slice(0, Math.max(20, (process.stderr.columns ?? 80) - 4))}`);
-  }, 1000);
+    if (terminal) process.stderr.write(`\r\x1b[K  ${line.slice(0, Math.max(20, (process.stderr.columns ?? 80) - 4))}`);
+    else say(`  ${line}`);
+  }, terminal ? 1000 : LOG_EVERY_MS);
   ticker.unref();
 }
 

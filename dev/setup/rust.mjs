@@ -10,22 +10,35 @@ import { step } from "./progress.mjs";
 
 const DOWNLOAD_LIMIT_MS = 180_000;
 const COMPONENTS = { rustfmt: "fmt", clippy: "clippy" };
+const DEBIAN_RUST = ["rustc-web", "cargo-web"];
 const DEBIAN_COMPONENTS = { rustfmt: "rustfmt-web", clippy: "rust-web-clippy" };
 
-/** Makes cargo, rustc and a C linker available. */
-export async function ensureRust({ env = process.env } = {}) {
+/** Makes cargo, rustc and a C linker available; a compiler at `debians` is a package, which apt-get can make newer. */
+export async function ensureRust({ env = process.env, debians = "/usr/bin/rustc" } = {}) {
   if (!find("cargo", env) || !find("rustc", env)) {
-    await aptInstall(["rustc-web", "cargo-web"], { otherwise: "Rust is missing: install it from https://rustup.rs.", env });
+    await aptInstall(DEBIAN_RUST, { otherwise: "Rust is missing: install it from https://rustup.rs.", env });
   }
   if (!find("cc", env)) {
     await aptInstall(["gcc", "libc6-dev"], { otherwise: "A C linker is missing: install gcc or clang so that `cc` is on PATH.", env });
   }
-  const version = parseVersion(await ask("rustc", ["-V"], { env }));
   const oldest = oldestRust();
-  if (version === null) throw new SetupError("rustc does not answer: run `rustup default stable`, or install Rust from https://rustup.rs.");
-  if (isOlder(version, oldest)) {
-    throw new SetupError(`Rust ${version.join(".")} is too old: install ${oldest.join(".")} or newer, for example with \`rustup update stable\`.`);
+  const rustup = find("rustup", env) !== null;
+  let version = await rustVersion(env);
+  if (!rustup && find("rustc", env) === debians && version !== null && isOlder(version, oldest)) {
+    await aptInstall(DEBIAN_RUST, { otherwise: tooOld(version, oldest, rustup), env });
+    version = await rustVersion(env);
   }
+  if (version === null) throw new SetupError("rustc does not answer: run `rustup default stable`, or install Rust from https://rustup.rs.");
+  if (isOlder(version, oldest)) throw new SetupError(tooOld(version, oldest, rustup));
+}
+
+async function rustVersion(env) {
+  return parseVersion(await ask("rustc", ["-V"], { env }));
+}
+
+function tooOld(version, oldest, rustup) {
+  const how = rustup ? "with `rustup update stable`" : "from https://rustup.rs";
+  return `Rust ${version.join(".")} is too old: install ${oldest.join(".")} or newer, for example ${how}.`;
 }
 
 /** `{ ok: true }` when `cargo fmt` or `cargo clippy` works, else `{ ok: false, reason }`. */

@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { ask, find, run, SetupError, TOOLS } from "./exec.mjs";
-import { aptInstall, asRoot, rootPrefix } from "./apt.mjs";
+import { aptInstall, asRoot, rootPrefix, withoutRights } from "./apt.mjs";
 import { step } from "./progress.mjs";
 
 const PACKAGES = ["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
@@ -33,12 +33,12 @@ export async function debianStd(env = process.env) {
 
 /** Installs Debian's compiler and builds the library unless both are there; answers as `debianStd` does. */
 export async function ensureDebianStd(env = process.env) {
-  const missing = PACKAGES.filter((name) => !isInstalled(name));
-  if (missing.length > 0) await aptInstall(missing, { otherwise: OTHERWISE, env });
+  // All of them, since a compiler of before and a library source of now do not go together.
+  if (!PACKAGES.every(isInstalled)) await aptInstall(PACKAGES, { otherwise: OTHERWISE, env });
   const before = await debianStd(env);
   if (before?.matches) return before;
   const prefix = await rootPrefix(env);
-  if (prefix === null) throw new SetupError(OTHERWISE);
+  if (prefix === null) throw new SetupError(withoutRights(OTHERWISE, env));
   await step(`building Rust's standard library for ${TARGET}`, () => build(prefix, env));
   const after = await debianStd(env);
   if (!after?.matches) throw new SetupError(OTHERWISE);

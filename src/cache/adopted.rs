@@ -4,14 +4,13 @@
 //! kept under `meta:{key}`: such a record could arrive late, replace that of an entry
 //! filled since, and tags would no longer purge that entry.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use crate::cache::entry::Entry;
+use crate::recent::Recent;
 
-/// Values remembered; past it the oldest is forgotten and asked for again.
+/// Values remembered; past it the oldest are forgotten and asked for again.
 const MAX_ADOPTED: usize = 1024;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
     /// Tells a value from the next one under the same key.
     etag: String,
@@ -19,34 +18,28 @@ struct Known {
     fresh_until_ms: u64,
 }
 
-#[derive(Debug, Default)]
-pub struct Adopted {
-    known: BTreeMap<String, Known>,
-    oldest: VecDeque<String>,
+#[derive(Debug)]
+pub struct Adopted(Recent<Known>);
+
+impl Default for Adopted {
+    fn default() -> Self {
+        Self(Recent::new(MAX_ADOPTED))
+    }
 }
 
 impl Adopted {
     pub fn learn(&mut self, key: &str, entry: &Entry) {
-        let known = Known {
+        *self.0.use_or_default(key) = Known {
             etag: etag(entry).to_owned(),
             stored_ms: entry.stored_ms,
             fresh_until_ms: entry.fresh_until_ms,
         };
-        if self.known.insert(key.to_owned(), known).is_none() {
-            self.oldest.push_back(key.to_owned());
-        }
-        while self.known.len() > MAX_ADOPTED {
-            match self.oldest.pop_front() {
-                Some(oldest) => self.known.remove(&oldest),
-                None => break,
-            };
-        }
     }
 
     /// Fills in the times of a value that was learnt and is not over; whether it was.
     pub fn recall(&self, key: &str, entry: &mut Entry, now_ms: u64) -> bool {
         let Some(known) = self
-            .known
+            .0
             .get(key)
             .filter(|known| known.etag == etag(entry) && now_ms < known.fresh_until_ms)
         else {

@@ -5,15 +5,16 @@
 //! writes owned bytes, followers look at it on their own timer.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use crate::cache::entry::Entry;
 use crate::ports::OriginError;
+use crate::recent::Recent;
 
-/// Flights at once in an isolate; past it requests go on their own.
-const MAX_FLIGHTS: usize = 512;
-/// Remembered uncacheable keys; past it the oldest is forgotten.
+/// Flights remembered; one that is forgotten still serves those that wait for it, and
+/// its lock in Redis keeps the next from asking the origin too.
+const MAX_FLIGHTS: usize = 1024;
+/// Remembered uncacheable keys; past it the oldest are forgotten.
 const MAX_UNCACHEABLE: usize = 2048;
 /// How long an answer found uncacheable keeps its key from queueing.
 pub const UNCACHEABLE_MS: u64 = 5_000;
@@ -38,17 +39,26 @@ pub enum Join {
     Lead(FlightCell),
     /// Another request of this isolate does.
     Follow(FlightCell),
-    /// Too many flights: fetch without sharing.
-    Alone,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flights {
-    flights: BTreeMap<String, (u64, FlightCell)>,
-    uncacheable: BTreeMap<String, u64>,
-    oldest: VecDeque<String>,
+    /// With when it began.
+    flights: Recent<Option<(u64, FlightCell)>>,
+    /// Until when.
+    uncacheable: Recent<u64>,
     /// By route.
     usual_ms: Vec<Option<u64>>,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self {
+            flights: Recent::new(MAX_FLIGHTS),
+            uncacheable: Recent::new(MAX_UNCACHEABLE),
+            usual_ms: Vec::new(),
+        }
+    }
 }
 
 impl Flights {
@@ -56,58 +66,32 @@ impl Flights {
     /// that began before a purge. A flight older than `max_age_ms` has lost its
     /// leader and is replaced.
     pub fn join(&mut self, name: &str, now_ms: u64, max_age_ms: u64) -> Join {
-        if let Some((since_ms, cell)) = self.flights.get(name)
+        let flight = self.flights.use_or_default(name);
+        if let Some((since_ms, cell)) = flight
             && now_ms.saturating_sub(*since_ms) <= max_age_ms
         {
             return Join::Follow(Rc::clone(cell));
         }
-        if self.flights.len() >= MAX_FLIGHTS {
-            self.flights
-                .retain(|_, (since_ms, _)| now_ms.saturating_sub(*since_ms) <= max_age_ms);
-            if self.flights.len() >= MAX_FLIGHTS {
-                return Join::Alone;
-            }
-        }
         let cell = Rc::new(RefCell::new(Flight::Pending));
-        self.flights
-            .insert(name.to_owned(), (now_ms, Rc::clone(&cell)));
+        *flight = Some((now_ms, Rc::clone(&cell)));
         Join::Lead(cell)
-    }
-
-    /// Whether a fill of this name is under way here.
-    pub fn is_flying(&self, name: &str, now_ms: u64, max_age_ms: u64) -> bool {
-        self.flights
-            .get(name)
-            .is_some_and(|(since_ms, _)| now_ms.saturating_sub(*since_ms) <= max_age_ms)
     }
 
     /// Ends a flight; those that hold its cell still see its outcome.
     pub fn land(&mut self, name: &str) {
-        self.flights.remove(name);
+        if let Some(flight) = self.flights.get_mut(name) {
+            *flight = None;
+        }
     }
 
     pub fn remember_uncacheable(&mut self, key: &str, until_ms: u64) {
-        if self.uncacheable.insert(key.to_owned(), until_ms).is_none() {
-            self.oldest.push_back(key.to_owned());
-        }
-        while self.uncacheable.len() > MAX_UNCACHEABLE {
-            match self.oldest.pop_front() {
-                Some(oldest) => self.uncacheable.remove(&oldest),
-                None => break,
-            };
-        }
+        *self.uncacheable.use_or_default(key) = until_ms;
     }
 
-    pub fn is_uncacheable(&mut self, key: &str, now_ms: u64) -> bool {
-        match self.uncacheable.get(key) {
-            Some(until_ms) if now_ms < *until_ms => true,
-            Some(_) => {
-                self.uncacheable.remove(key);
-                self.oldest.retain(|remembered| remembered != key);
-                false
-            }
-            None => false,
-        }
+    pub fn is_uncacheable(&self, key: &str, now_ms: u64) -> bool {
+        self.uncacheable
+            .get(key)
+            .is_some_and(|until_ms| now_ms < *until_ms)
     }
 
     /// A moving average of a route's fetch time: new = 7/8 old + 1/8 measured.

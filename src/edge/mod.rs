@@ -8,6 +8,8 @@ mod convert;
 mod isolate;
 mod ports;
 
+use std::pin::Pin;
+
 use futures_channel::oneshot;
 use worker::{Context, Env, event};
 
@@ -28,8 +30,9 @@ async fn fetch(
         Err(failure) => return Ok(convert::to_js(failure.into_response())),
     };
     let (sender, receiver) = oneshot::channel();
-    // On the heap: moved by value, the whole flow's state would be copied in the wasm.
-    ctx.wait_until(Box::pin(async move {
+    // On the heap and without its type: else the flow's state is copied and its code is
+    // in the wasm twice.
+    let flow: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
         let (plain, base) = convert::from_js(&request);
         let ports = EdgePorts::new(&isolate, base);
         let Answer { response, deferred } = handle(&isolate.gateway, &ports, plain, request).await;
@@ -37,7 +40,8 @@ async fn fetch(
         let _ = sender.send(convert::to_js(response));
         crate::deferred::run(&isolate.gateway, &ports, deferred).await;
         ports.probe().await;
-    }));
+    });
+    ctx.wait_until(flow);
     match receiver.await {
         Ok(response) => Ok(response),
         Err(oneshot::Canceled) => {

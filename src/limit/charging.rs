@@ -59,6 +59,11 @@ struct AskedCharge {
 pub(super) enum Judged {
     /// Every charge ran where its label says.
     Valid(Vec<Held>),
+    /// Every charge fits and ran in its epoch, but where its label does not say, or later
+    /// than is known: they fit all the same once they are moved from these spots to
+    /// their own. Given back and charged anew they could lose their place to others'
+    /// charges that are about to be given back.
+    Astray(Vec<Held>, Vec<Spot>),
     /// Some label was wrong, or some charge ran in another epoch: give all of them
     /// back and charge again.
     Misplaced(Vec<Held>),
@@ -76,7 +81,8 @@ pub(super) fn plan(
     now_ms: u64,
 ) -> Asked {
     let label_ms = memory.clock.label(now_ms);
-    let mut has_time = memory.clock.is_unsure(now_ms);
+    // What is charged once more is judged by Redis' own word.
+    let mut has_time = memory.clock.is_unsure(now_ms) || !returned.is_empty();
     let mut commands = refunds(rules, returned);
     let given_back = commands.len();
     let mut charges = Vec::with_capacity(group.len());
@@ -116,7 +122,7 @@ pub(super) fn plan(
     Asked {
         batch: Batch {
             commands,
-            atomic: has_time || given_back > 0,
+            atomic: has_time,
         },
         sent_ms: now_ms,
         given_back,
@@ -144,13 +150,15 @@ impl Asked {
         }
     }
 
-    /// `replies` are the limiter's own, one per command.
+    /// `replies` are the limiter's own, one per command. Without Redis' own word the
+    /// labels hold only for an answer that is not `is_late`.
     pub fn judge(
         &self,
         memory: &mut Memory,
         rules: &[Rule<'_>],
         replies: &[Reply],
         received_ms: u64,
+        is_late: bool,
     ) -> Judged {
         let ran_ms = replies.last().filter(|_| self.has_time).and_then(time_ms);
         let mut is_broken = self.has_time && ran_ms.is_none();
@@ -215,7 +223,14 @@ impl Asked {
         // A refusal is safe wherever it ran; only its label must be true, or the time that
         // it names would be wrong.
         let all_fit = held.iter().all(|held| held.fits);
-        if is_broken || is_label_false || (is_epoch_wrong && all_fit) {
+        let is_unplaced = all_fit && is_late && !self.has_time;
+        let mut shifted = None;
+        if !is_broken && !is_epoch_wrong && (is_label_false || is_unplaced) {
+            let to_ms = ran_ms.unwrap_or_else(|| memory.clock.label(received_ms));
+            shifted = shift_to(rules, &held, to_ms);
+        }
+        let is_misplaced = is_label_false || is_unplaced || (is_epoch_wrong && all_fit);
+        if is_broken || (is_misplaced && shifted.is_none()) {
             self.forget(memory, rules);
             return match is_broken {
                 true => Judged::Broken(held),
@@ -229,14 +244,64 @@ impl Asked {
             if let Some(entry) = memory.entry_of(rule, held.spot.epoch) {
                 entry.in_flight = entry.in_flight.saturating_sub(rule.cost());
                 entry.total = total;
+                if held.fits {
+                    entry.settled = total;
+                }
                 entry.is_touched |= is_expiry_set;
                 if is_final && entry.previous.is_none() {
                     entry.previous = Some(held.previous.clone());
                 }
             }
         }
-        Judged::Valid(held)
+        match shifted {
+            Some(shifted) => Judged::Astray(shifted, held.iter().map(|held| held.spot).collect()),
+            None => Judged::Valid(held),
+        }
     }
+}
+
+/// The charges at another moment of their epochs, if they fit there too.
+fn shift_to(rules: &[Rule<'_>], held: &[Held], to_ms: u64) -> Option<Vec<Held>> {
+    held.iter()
+        .map(|held| {
+            let rule = rules.get(held.index)?;
+            let spot = rule.window.spot(to_ms);
+            let count = rule.window.count(spot, held.total, &held.previous);
+            let fits = held.fits && spot.epoch == held.spot.epoch && rule.does_fit(count);
+            fits.then(|| Held {
+                spot,
+                current: None,
+                ..held.clone()
+            })
+        })
+        .collect()
+}
+
+/// Moves charges to their own spots; `TIME` comes last.
+pub(super) fn shift(rules: &[Rule<'_>], charged: &[Held], from: &[Spot]) -> Batch {
+    let mut commands = Vec::with_capacity(2 * charged.len() + 1);
+    for (held, from) in charged.iter().zip(from) {
+        if let Some(rule) = rules.get(held.index) {
+            commands.push(rule.shift(*from, held.spot));
+            // A flush may have come first, and then this makes the key.
+            commands.push(rule.expire(held.spot));
+        }
+    }
+    commands.push(Command::new("TIME"));
+    Batch::multi(commands)
+}
+
+/// Whether they were moved before the next epoch began, whose charges read this one's
+/// slots. `None`: nobody knows where they stand.
+pub(super) fn is_shifted(rules: &[Rule<'_>], charged: &[Held], replies: &[Reply]) -> Option<bool> {
+    let ran_ms = time_ms(replies.last()?)?;
+    let mut is_in_time = true;
+    for (held, reply) in charged.iter().zip(replies.iter().step_by(2)) {
+        reply.as_list()?.first()?.as_int()?;
+        let rule = rules.get(held.index)?;
+        is_in_time &= rule.window.is_same_epoch(held.spot, ran_ms);
+    }
+    Some(is_in_time)
 }
 
 /// Gives charges back, each with its expiry: after a flush a refund makes the key.

@@ -14,10 +14,12 @@ use super::settling::{self, Standing, fits_now, memorable};
 use super::{Checked, Quota, Verdict};
 use crate::policy::RedisDown;
 use crate::ports::{Clock, Redis, Store};
+use crate::redis::deadline::is_over;
 use crate::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
 
-/// How often a charge that ran in another epoch than its own is made anew. Twice is
-/// enough for a wrong raw clock whose correction falls on a boundary.
+/// How often a charge that ran in another epoch than its own, or whose answer was
+/// late, is made anew. Twice is enough for a wrong raw clock whose correction falls
+/// on a boundary.
 const MISPLACED: u32 = 3;
 
 /// How often a request charges anew because others' refused charges, since given back,
@@ -117,6 +119,7 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
 
     async fn charge_group(&mut self, group: &[usize], held: &mut Vec<Held>) -> Result<(), Down> {
         let mut returned = Vec::new();
+        let begun_ms = self.ports.now_ms();
         for _ in 0..=MISPLACED {
             let riders = std::mem::take(&mut self.riders);
             let sent_ms = self.ports.now_ms();
@@ -140,12 +143,11 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
                     Err(error)
                 }
             };
-            let is_late = received_ms.saturating_sub(sent_ms) > self.timeout_ms;
             let replies = match replies {
-                Ok(replies) if !is_late => replies,
-                failed => {
+                Ok(replies) => replies,
+                Err(error) => {
                     asked.forget(&mut self.memory.borrow_mut(), self.rules);
-                    if failed.is_err_and(|error| did_not_run(&error)) {
+                    if did_not_run(&error) {
                         self.give_back_later(&returned);
                     }
                     self.give_back_later(held);
@@ -157,11 +159,28 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
                 self.rules,
                 &replies,
                 received_ms,
+                received_ms.saturating_sub(sent_ms) > self.timeout_ms,
             );
             match judged {
                 Judged::Valid(charged) => {
                     held.extend(charged);
                     return Ok(());
+                }
+                Judged::Astray(charged, from) => {
+                    let batch = charging::shift(self.rules, &charged, &from);
+                    let replies = self.trip(&batch).await.unwrap_or_default();
+                    match charging::is_shifted(self.rules, &charged, &replies) {
+                        Some(true) => {
+                            held.extend(charged);
+                            return Ok(());
+                        }
+                        Some(false) => returned = charged,
+                        // They stay where they are, and count too much.
+                        None => {
+                            self.give_back_later(held);
+                            return Err(Down);
+                        }
+                    }
                 }
                 Judged::Misplaced(charged) => returned = charged,
                 Judged::Broken(charged) => {
@@ -169,6 +188,9 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
                     self.give_back_later(held);
                     return Err(Down);
                 }
+            }
+            if is_over(begun_ms, self.ports.now_ms(), self.timeout_ms) {
+                break;
             }
         }
         self.give_back_later(&returned);

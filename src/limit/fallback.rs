@@ -1,4 +1,7 @@
 //! What a limited request gets while Redis is down.
+//!
+//! The local mode goes on from what Redis said last: a quota that was spent stays so
+//! until its epoch ends, and an isolate that misses its deadlines does not begin anew.
 
 use super::memory::Memory;
 use super::rule::Rule;
@@ -20,13 +23,21 @@ pub(super) fn fallback(
 }
 
 fn judge(memory: &mut Memory, rules: &[Rule<'_>], now_ms: u64) -> (Verdict, Vec<Quota>) {
+    let label_ms = memory.clock.label(now_ms);
+    let words: Vec<(u64, u64)> = rules
+        .iter()
+        .map(|rule| memory.last_word(rule, rule.window.spot(label_ms)))
+        .collect();
     let local = &mut memory.local;
     let mut violated = Vec::new();
     let mut retry_after_ms = 1;
-    for rule in rules {
-        if !rule.does_fit(local.count(rule, now_ms) + rule.cost()) {
+    for (rule, (known, until_ms)) in rules.iter().zip(&words) {
+        let own = local.count(rule, now_ms) + rule.cost();
+        if !rule.does_fit(known + own) {
             violated.push(rule.limit.name.clone());
-            retry_after_ms = retry_after_ms.max(local.frees_in(rule, rule.cost(), now_ms));
+            retry_after_ms = retry_after_ms
+                .max(until_ms.saturating_sub(label_ms))
+                .max(local.frees_in(rule, rule.cost(), now_ms));
         }
     }
     if violated.is_empty() {
@@ -36,8 +47,9 @@ fn judge(memory: &mut Memory, rules: &[Rule<'_>], now_ms: u64) -> (Verdict, Vec<
     }
     let quotas = rules
         .iter()
-        .map(|rule| {
-            let count = local.count(rule, now_ms);
+        .zip(&words)
+        .map(|(rule, (known, until_ms))| {
+            let count = known + local.count(rule, now_ms);
             let remaining = u64::from(rule.limit.requests).saturating_sub(count);
             let is_refused = violated.contains(&rule.limit.name);
             let room = match remaining == 0 || is_refused {
@@ -49,7 +61,10 @@ fn judge(memory: &mut Memory, rules: &[Rule<'_>], now_ms: u64) -> (Verdict, Vec<
                 requests: rule.limit.requests,
                 window_ms: rule.limit.window_ms,
                 remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
-                reset_ms: local.frees_in(rule, room, now_ms).max(1),
+                reset_ms: local
+                    .frees_in(rule, room, now_ms)
+                    .max(until_ms.saturating_sub(label_ms))
+                    .max(1),
             }
         })
         .collect();

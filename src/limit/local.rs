@@ -5,8 +5,8 @@
 //! admitted here in any trailing window. Other isolates are not counted. Nothing of
 //! it is sent to Redis later. A ring takes about 400 bytes with its key.
 
-use super::recent::Recent;
 use super::rule::Rule;
+use crate::recent::Recent;
 
 /// Buckets of a window: what was admitted returns at most a thirtieth late.
 const BUCKETS: u64 = 30;

@@ -9,10 +9,10 @@ use std::rc::Rc;
 
 use super::counts::Sums;
 use super::local::Local;
-use super::recent::Recent;
 use super::redis_clock::RedisClock;
 use super::rule::Rule;
 use super::window::Spot;
+use crate::recent::Recent;
 
 /// Keys, and again as many windows of the local mode.
 pub(super) const MAX_ENTRIES: usize = 4096;
@@ -33,6 +33,8 @@ pub(super) struct Entry {
     epoch: u64,
     /// As last answered.
     pub total: u64,
+    /// As last answered to a charge that fitted, or after what did not was given back.
+    pub settled: u64,
     /// Charged by requests of this isolate that have no answer yet.
     pub in_flight: u64,
     /// This isolate has set the key's expiry.
@@ -109,6 +111,26 @@ impl Memory {
             rule.window.count(spot, entry.total, previous),
             previous.clone(),
         ))
+    }
+
+    /// What Redis said last that counts at `spot`, and when it stops to, at the latest:
+    /// what the local mode goes on from.
+    pub(super) fn last_word(&self, rule: &Rule<'_>, spot: Spot) -> (u64, u64) {
+        let entry = self.entries.get(&rule.base);
+        let known = entry
+            .filter(|entry| entry.epoch == spot.epoch)
+            .map_or(0, |entry| {
+                let previous = entry.previous.as_ref();
+                let from = rule.window.counted_from(spot);
+                entry.settled + previous.map_or(0, |sums| sums.from(from))
+            });
+        match known {
+            0 => (0, spot.at_ms),
+            known => (
+                known.min(u64::from(rule.limit.requests)),
+                (spot.epoch + 1) * rule.window.length_ms(),
+            ),
+        }
     }
 
     /// Whether this isolate's own charges under way, if all are admitted, leave no room

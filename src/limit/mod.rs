@@ -17,7 +17,8 @@
 //! 1. *Labels.* An admitted charge has τ − T − r/2 ≤ x ≤ τ + r/2. When `TIME` rode in the same
 //!    `/multi-exec`, that is checked on its answer. Else the offset is from a sample wrong by
 //!    at most r/2 (half its trip), and τ lies between the two local readings that are at
-//!    most T apart, of which the label is the first: a later reply never admits.
+//!    most T apart, of which the label is the first: without `TIME` a later reply never
+//!    admits, its charge is given back and made anew with `TIME`.
 //! 2. *Epochs.* An admitted charge has ⌊x/W⌋ = ⌊τ/W⌋: checked on `TIME`, which rides whenever x
 //!    is within b of a boundary; farther away rule 1 implies it.
 //! 3. *Counting.* Take any window and the last charge c, in Redis' order, of those admitted in
@@ -41,7 +42,8 @@
 //! - The bucket is at least T + 100 ms because proof step 3 needs T + r ≤ b; `TIME` rides within
 //!   one whole bucket of a boundary, so in a long window clocks may differ by b − T.
 //! - The previous epoch is read with one `GETRANGE`, and remembered once refunds to it have
-//!   run (b + T past the boundary); before that it is read with each check.
+//!   run (b + T past the boundary); before that it is read with each check. A refund that
+//!   comes even later, from an isolate that was held up, is not seen: too much is counted.
 //! - `OVERFLOW FAIL` on charges: a counter at its end refuses, and only what was added is
 //!   given back.
 //! - A refusal may stand though its charge ran across a boundary: refusing is always safe.
@@ -56,7 +58,6 @@ mod counts;
 mod fallback;
 mod local;
 mod memory;
-mod recent;
 mod redis_clock;
 mod rule;
 mod settling;

@@ -54,13 +54,13 @@ impl RedisClock {
             self.sampled_ms = Some(received_ms);
             return;
         }
-        // Too slow to trust for other charges, good enough to correct a wrong clock.
-        let possible = newest.saturating_sub(trip_ms)..=newest;
-        if !self
-            .offset_ms
-            .is_some_and(|offset| possible.contains(&offset))
-        {
-            self.offset_ms = Some(middle);
-        }
+        // Too slow to trust for other charges, good enough to correct a wrong clock. What a
+        // good sample said is nearer to the truth than the middle of a long trip.
+        let oldest = newest.saturating_sub(trip_ms);
+        self.offset_ms = match self.offset_ms {
+            Some(offset) if (oldest..=newest).contains(&offset) => Some(offset),
+            Some(offset) if !self.is_unsure(received_ms) => Some(offset.clamp(oldest, newest)),
+            _ => Some(middle),
+        };
     }
 }

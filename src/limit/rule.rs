@@ -83,6 +83,18 @@ impl<'p> Rule<'p> {
             .args([self.window.bit(spot.slot), self.cost()])
     }
 
+    /// Moves a charge within its epoch; the total stays.
+    pub fn shift(&self, from: Spot, to: Spot) -> Command {
+        let bit = |spot: Spot| i64::try_from(self.window.bit(spot.slot)).unwrap_or(i64::MAX);
+        let cost = i64::from(self.limit.cost);
+        Command::new("BITFIELD")
+            .arg(self.key(to.epoch))
+            .args(["OVERFLOW", "FAIL", "INCRBY", self.slot_type()])
+            .args([bit(to), cost])
+            .args(["OVERFLOW", "SAT", "INCRBY", self.slot_type()])
+            .args([bit(from), -cost])
+    }
+
     /// Takes back what a charge added, never below zero: a flush may have come first.
     pub fn refund(&self, spot: Spot, added: Added) -> Option<Command> {
         let less = -i64::from(self.limit.cost);

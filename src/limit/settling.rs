@@ -110,6 +110,7 @@ impl Asked {
                 && let Some(entry) = memory.entry_of(rule, held.spot.epoch)
             {
                 entry.total = total;
+                entry.settled = total;
             }
             let total = total.unwrap_or(held.total);
             let current = read.map(|read| read.slots);

@@ -6,6 +6,8 @@
 pub mod breaker;
 pub mod codec;
 mod command;
+pub mod concurrency;
+pub mod deadline;
 mod error;
 mod fault;
 mod reply;

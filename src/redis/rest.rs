@@ -2,8 +2,8 @@
 //! or to one of the ways a trip fails.
 //!
 //! It never retries: after an unknown outcome a command may have run already. No
-//! error it returns holds a token, a key or a value. A trip ends at its timeout
-//! whatever the transport does, and an answer that is later than that counts as none.
+//! error it returns holds a token, a key or a value. A trip ends at its deadline
+//! (`deadline`) whatever the transport does.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -14,6 +14,8 @@ use futures_util::future::{Either, select};
 
 use super::breaker::{Breaker, PROBE_LEASE_MS};
 use super::codec::{self, MAX_ANSWER_BYTES};
+use super::concurrency::Concurrency;
+use super::deadline::{awake, is_over};
 use super::fault::{Failure, judge};
 use super::{Batch, Command, RedisError, RedisErrorKind, Reply};
 use crate::ports::{Clock, Store};
@@ -136,13 +138,23 @@ impl Client {
             return Ok(Vec::new());
         }
         let link = self.link(store);
-        if link.breaker.get().is_open() {
-            return Err(RedisError::new(
-                RedisErrorKind::Open,
-                "not asked, because it failed lately",
-            ));
+        let open = || {
+            let is_open = link.breaker.get().is_open();
+            is_open.then(|| {
+                RedisError::new(RedisErrorKind::Open, "not asked, because it failed lately")
+            })
+        };
+        if let Some(error) = open() {
+            return Err(error);
+        }
+        let place = link.concurrency.enter(transport, timeout_ms).await;
+        if let Some(error) = open() {
+            return Err(error);
         }
         let outcome = link.trip(transport, batch, timeout_ms).await;
+        if !matches!(&outcome, Err(failure) if failure.error.kind != RedisErrorKind::Timeout) {
+            place.leave(transport.now_ms(), timeout_ms);
+        }
         let mut breaker = link.breaker.get();
         match &outcome {
             Err(failure) if failure.is_outage => breaker.failed(transport.now_ms()),
@@ -206,6 +218,7 @@ impl Client {
 struct Link {
     endpoint: Endpoint,
     breaker: Cell<Breaker>,
+    concurrency: Concurrency,
     /// Of the last answer: sent back so that a read sees this isolate's writes.
     sync_token: RefCell<Option<String>>,
 }
@@ -220,6 +233,7 @@ impl Link {
         Self {
             endpoint,
             breaker: Cell::new(Breaker::new(seed)),
+            concurrency: Concurrency::default(),
             sync_token: RefCell::new(None),
         }
     }
@@ -234,18 +248,19 @@ impl Link {
         let started_ms = transport.now_ms();
         let answer = {
             let asked = pin!(transport.post(&post, timeout_ms, MAX_ANSWER_BYTES));
-            let deadline = pin!(transport.sleep(timeout_ms));
+            let deadline = pin!(awake(transport, timeout_ms));
             match select(asked, deadline).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right(_) => Err(TransportError::Timeout),
             }
         };
-        let elapsed_ms = transport.now_ms().saturating_sub(started_ms);
         if let Ok(answer) = &answer {
             self.keep_sync_token(answer);
         }
         match answer {
-            Ok(_) if elapsed_ms > timeout_ms => Err(TransportError::Timeout),
+            Ok(_) if is_over(started_ms, transport.now_ms(), timeout_ms) => {
+                Err(TransportError::Timeout)
+            }
             answer => answer,
         }
         .map_err(|error| self.transport_failure(error, timeout_ms))

@@ -2,15 +2,17 @@
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe, mock, test } from "node:test";
 import { inputHash } from "../../dev/build.mjs";
+import { aptInstall, withoutRights } from "../../dev/setup/apt.mjs";
 import { lockedVersion } from "../../dev/setup/cargo_tools.mjs";
-import { find, ROOT, run, SetupError } from "../../dev/setup/exec.mjs";
+import { find, ROOT, run, SetupError, TOOLS } from "../../dev/setup/exec.mjs";
 import { isInstalled, requireNode } from "../../dev/setup/packages.mjs";
+import { step } from "../../dev/setup/progress.mjs";
 import { ensureRedis } from "../../dev/setup/redis.mjs";
 import { ensureComponent, ensureRust, isOlder, oldestRust, parseVersion } from "../../dev/setup/rust.mjs";
 import { readSettings } from "../../dev/worker.mjs";
@@ -42,7 +44,8 @@ const isSentence = (pattern) => (error) => {
 
 describe("a missing tool is one sentence that says what to install", () => {
   test("no Redis and no way to install it", async () => {
-    await assert.rejects(ensureRedis({ env: machine("no-redis") }), isSentence(/install Redis 7/));
+    const env = machine("no-redis");
+    await assert.rejects(ensureRedis({ env, bin: env.HOME }), isSentence(/install Redis 7/));
   });
 
   test("a Redis that is too old", async () => {
@@ -66,7 +69,17 @@ describe("a missing tool is one sentence that says what to install", () => {
 
   test("a Rust that is too old", async () => {
     const env = machine("old-rust", { cargo: "", cc: "", rustc: "echo 'rustc 1.63.0 (x)'" });
-    await assert.rejects(ensureRust({ env }), isSentence(/1\.63 is too old: install 1\.\d+ or newer/));
+    await assert.rejects(ensureRust({ env }), isSentence(/1\.63 is too old: install 1\.\d+ or newer.+ from https:\/\/rustup\.rs\.$/));
+    writeFileSync(path.join(env.PATH, "rustup"), "", { mode: 0o755 });
+    await assert.rejects(ensureRust({ env, debians: path.join(env.PATH, "rustc") }), isSentence(/`rustup update stable`\.$/));
+  });
+
+  test("no right to use apt-get: that sudo's password would do is said only where there is a sudo", () => {
+    const sentence = "Redis is missing: install it.";
+    assert.equal(withoutRights(sentence, machine("neither")), sentence);
+    assert.equal(withoutRights(sentence, machine("no-sudo", { "apt-get": "" })), sentence);
+    const asked = withoutRights(sentence, machine("password", { "apt-get": "", sudo: "exit 1" }));
+    assert.match(asked, /^Redis is missing: install it \([^\n]*`sudo -v`[^\n]*\)\.$/);
   });
 
   test("no rustfmt: a reason, since the tests go on without it", async () => {
@@ -98,6 +111,91 @@ describe("a missing tool is one sentence that says what to install", () => {
     const env = { ...process.env, EDGEWEIR_PORT: port };
     return run(process.execPath, [path.join(ROOT, "dev/start.mjs")], { env, limitMs: 30_000 });
   }
+});
+
+describe("Debian's packages", { skip: process.platform !== "linux" }, () => {
+  /** A machine whose apt-get writes down how it was called and then does what `script` says; its root needs no password. */
+  function debian(name, script, programs = {}) {
+    const env = machine(name, { "apt-get": `echo "$*" >> "$HOME/calls"\n${script}`, sudo: 'shift\nexec "$@"', ...programs });
+    for (const program of ["env", "setsid", "ln"]) symlinkSync(find(program), path.join(env.PATH, program));
+    writeFileSync(path.join(env.HOME, "calls"), "");
+    return env;
+  }
+  // These steps install nothing, so the log of the tests does not name them.
+  before(() => mock.method(process.stderr, "write", () => true));
+  after(() => mock.restoreAll());
+  const calls = (env) => readFileSync(path.join(env.HOME, "calls"), "utf8").split("\n").filter(Boolean);
+  const otherwise = "It is missing: install it.";
+
+  test("are asked for by fresh lists, with nothing removed, and what fails is a sentence that names the log", async () => {
+    // The lists are fetched once in a process, so this is the first test that installs.
+    const env = debian("apt", 'case "$*" in *no-such-package*) echo E: not found >&2; exit 100;; *update*) exit 100;; esac');
+    await Promise.all([aptInstall(["setup-test-a", "b"], { otherwise, env }), aptInstall(["setup-test-c"], { otherwise, env })]);
+    const [update, ...installs] = calls(env);
+    assert.equal(update, "update");
+    assert.deepEqual(installs.map((call) => call.replace(/^install (.*) -o DPkg::Lock::Timeout=\d+ /, "")), ["setup-test-a b", "setup-test-c"]);
+    for (const call of installs) assert.match(call, /^install .*-y .*--no-remove /);
+    await assert.rejects(aptInstall(["no-such-package"], { otherwise, env }), isSentence(/cannot install no-such-package.*It is missing: install it\.$/));
+    const log = path.join(TOOLS, "log/apt-no-such-package.log");
+    assert.equal(readFileSync(log, "utf8"), "E: not found\n");
+    for (const name of ["setup-test-a", "setup-test-c", "no-such-package"]) rmSync(path.join(TOOLS, `log/apt-${name}.log`));
+  });
+
+  test("a compiler of Debian's that is too old is made newer", async () => {
+    const env = debian("debian-rust", 'case "$*" in *rustc-web*) ln -sf new "$HOME/rustc";; esac', {
+      cargo: "", cc: "", old: "echo 'rustc 1.63.0 (x)'", new: "echo 'rustc 1.996.0 (x)'",
+    });
+    const debians = path.join(env.PATH, "rustc");
+    symlinkSync("old", debians);
+    await ensureRust({ env, debians });
+    assert.equal(calls(env).filter((call) => call.startsWith("install")).length, 1);
+    await ensureRust({ env, debians });
+    assert.equal(calls(env).filter((call) => call.startsWith("install")).length, 1, "nothing is installed twice");
+  });
+
+  test("Redis comes without its service", async () => {
+    const env = debian("debian-redis", 'case "$*" in *redis-tools*) ln -s real "$HOME/redis-check-rdb";; esac', {
+      real: 'case "$0" in *redis-server) echo "Redis server v=7.0.15 sha=0:0";; *) exit 1;; esac',
+    });
+    const bin = path.join(env.HOME, "own");
+    const again = { ...env };
+    assert.equal(await ensureRedis({ env, bin }), path.join(bin, "redis-server"));
+    assert.equal(find("redis-server", env), path.join(bin, "redis-server"), "what it starts finds it on PATH");
+    const before = calls(env);
+    assert.ok(before.every((call) => !call.includes("redis-server")));
+    assert.equal(await ensureRedis({ env: again, bin }), path.join(bin, "redis-server"));
+    assert.equal(find("redis-server", again), path.join(bin, "redis-server"));
+    assert.deepEqual(calls(env), before, "nothing is installed twice");
+  });
+
+  test("are installed to the end though the set-up is killed with all that it started", async () => {
+    const env = debian("killed", 'case "$*" in *update*) exit;; esac\n: > "$HOME/begun"; read -r _ < "$HOME/go"; echo output; : > "$HOME/done"');
+    const place = (name) => path.join(env.HOME, name);
+    assert.equal(spawnSync("mkfifo", [place("go")]).status, 0);
+    const program = `import { aptInstall } from ${JSON.stringify(path.join(ROOT, "dev/setup/apt.mjs"))};
+      await aptInstall(["setup-test-killed"], { otherwise: "", env: ${JSON.stringify(env)} });`;
+    const setup = spawn(process.execPath, ["--input-type=module", "-e", program], { detached: true, stdio: ["ignore", "pipe", "pipe"] });
+    const ended = new Promise((resolve) => setup.once("close", resolve));
+    await until("apt-get has begun", () => existsSync(place("begun")));
+    process.kill(-setup.pid, "SIGKILL");
+    await ended;
+    writeFileSync(place("go"), "\n");
+    await until("apt-get has ended", () => existsSync(place("done")));
+    const log = path.join(TOOLS, "log/apt-setup-test-killed.log");
+    assert.equal(readFileSync(log, "utf8"), "output\n");
+    rmSync(log);
+  });
+});
+
+test("a log gets a line every ten seconds of a long step", { skip: process.stderr.isTTY }, async (t) => {
+  const printed = [];
+  t.mock.timers.enable({ apis: ["setInterval", "Date"] });
+  t.mock.method(process.stderr, "write", (text) => printed.push(text));
+  await step("a long step", async () => {
+    for (const ms of [9_999, 1, 10_000, 5_000]) t.mock.timers.tick(ms);
+  });
+  t.mock.restoreAll();
+  assert.deepEqual(printed, ["… a long step\n", "  a long step 10 s\n", "  a long step 20 s\n", "✓ a long step (25.0 s)\n"]);
 });
 
 test("what npm started ends when npm is killed, though a shell between them lives on", async () => {

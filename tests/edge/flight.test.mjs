@@ -15,9 +15,6 @@ const listing = (name, more = {}) => ({
   cache: { key: `${name}:{id}`, ttl: "10m", tags: ["all"], ...more },
 });
 const POLICY = {
-  // Four workerd, Redis, its endpoint and all clients share the cores here: with the default of
-  // 150 ms a cold process can miss its own deadline, and then it does what `redis_down` says.
-  defaults: { timeout: { redis: "5s", origin: "10s" } },
   route: [listing("cold"), listing("private"), listing("broken"), listing("short", { ttl: "1s", stale: "10m" })],
 };
 

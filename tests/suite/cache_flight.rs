@@ -10,7 +10,7 @@ const AGE_MS: u64 = 5_000;
 fn leads(join: Join) -> Option<FlightCell> {
     match join {
         Join::Lead(cell) => Some(cell),
-        Join::Follow(_) | Join::Alone => None,
+        Join::Follow(_) => None,
     }
 }
 
@@ -41,8 +41,6 @@ fn one_leads_and_the_others_see_its_outcome() {
 fn a_flight_whose_leader_is_gone_is_replaced() {
     let mut flights = Flights::default();
     assert!(leads(flights.join("a", 0, AGE_MS)).is_some());
-    assert!(flights.is_flying("a", AGE_MS, AGE_MS));
-    assert!(!flights.is_flying("a", AGE_MS + 1, AGE_MS));
     assert!(leads(flights.join("a", AGE_MS, AGE_MS)).is_none());
     assert!(leads(flights.join("a", AGE_MS + 1, AGE_MS)).is_some());
     assert!(
@@ -51,19 +49,21 @@ fn a_flight_whose_leader_is_gone_is_replaced() {
     );
 }
 
-/// 512 flights at once; past it requests go alone, until one lands or is given up.
+/// Past 1 024 the flights that began first are forgotten, but not by those that wait.
 #[test]
 fn flights_at_once_are_bounded() {
     let mut flights = Flights::default();
-    for n in 0..512 {
+    let first = leads(flights.join("0", 0, AGE_MS)).unwrap();
+    for n in 1..2_000 {
         assert!(leads(flights.join(&n.to_string(), 0, AGE_MS)).is_some());
     }
-    assert!(matches!(flights.join("new", 1, AGE_MS), Join::Alone));
-    assert!(matches!(flights.join("7", 1, AGE_MS), Join::Follow(_)));
-    flights.land("7");
-    assert!(leads(flights.join("new", 2, AGE_MS)).is_some());
-    assert!(matches!(flights.join("newer", 3, AGE_MS), Join::Alone));
-    assert!(leads(flights.join("newer", AGE_MS + 1, AGE_MS)).is_some());
+    assert!(matches!(flights.join("1999", 1, AGE_MS), Join::Follow(_)));
+    assert!(leads(flights.join("0", 1, AGE_MS)).is_some());
+    *first.borrow_mut() = Flight::Uncacheable;
+    let Join::Follow(second) = flights.join("0", 2, AGE_MS) else {
+        panic!("two leaders");
+    };
+    assert_eq!(*second.borrow(), Flight::Pending);
 }
 
 /// An uncacheable key is known until its time, and the oldest of too many is forgotten.
@@ -73,7 +73,6 @@ fn uncacheable_keys_are_remembered_for_a_while() {
     flights.remember_uncacheable("a", 100);
     assert!(flights.is_uncacheable("a", 99));
     assert!(!flights.is_uncacheable("a", 100));
-    assert!(!flights.is_uncacheable("a", 99), "forgotten");
     for n in 0..3_000 {
         flights.remember_uncacheable(&n.to_string(), 100);
         flights.remember_uncacheable("2999", 100);
@@ -81,7 +80,7 @@ fn uncacheable_keys_are_remembered_for_a_while() {
     let known = (0..3_000).filter(|n| flights.is_uncacheable(&n.to_string(), 1));
     let known: Vec<u32> = known.collect();
     assert!(
-        known.len() <= 2_048 && known.len() > 2_000,
+        known.len() <= 2_048 && known.len() >= 1_024,
         "{}",
         known.len()
     );

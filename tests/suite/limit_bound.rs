@@ -40,6 +40,8 @@ struct Case {
     swing_ms: u64,
     faults: bool,
     spikes: bool,
+    /// Isolates are held up: an answer that took too long is handed over all the same.
+    stalls: bool,
     /// When each request arrives, after the start.
     arrivals_us: Vec<u64>,
     flush_us: Option<u64>,
@@ -77,6 +79,7 @@ impl Case {
             swing_ms: spread_ms.saturating_sub(RESIDUAL_MS) / 4,
             faults: rng.chance(20),
             spikes: rng.chance(40),
+            stalls: rng.chance(50),
             arrivals_us: draw_arrivals(&mut rng, &limits, timeout_ms),
             flush_us: rng
                 .chance(20)
@@ -87,7 +90,7 @@ impl Case {
 
     fn describe(&self) -> String {
         format!(
-            "timeout {} ms, {:?}, {} ids, {:?}, swing {} ms, faults {}, spikes {}, {} arrivals, flush at {:?} us",
+            "timeout {} ms, {:?}, {} ids, {:?}, swing {} ms, faults {}, spikes {}, stalls {}, {} arrivals, flush at {:?} us",
             self.timeout_ms,
             self.limits,
             self.ids,
@@ -95,6 +98,7 @@ impl Case {
             self.swing_ms,
             self.faults,
             self.spikes,
+            self.stalls,
             self.arrivals_us.len(),
             self.flush_us,
         )
@@ -158,6 +162,7 @@ impl Case {
     ) -> Isolate {
         let mut rng = Rng::new(rng.next());
         let (timeout_us, spikes, faults) = (self.timeout_ms * 1000, self.spikes, self.faults);
+        let stalls = self.stalls;
         let swing_us = self.swing_ms * 1000;
         let skew_us = skew_ms * 1000;
         let mut clock_rng = Rng::new(rng.next());
@@ -180,7 +185,12 @@ impl Case {
                 }
             };
             if spikes && rng.chance(15) {
-                let spike = rng.between(0, 2 * timeout_us);
+                let most_us = if stalls {
+                    8 * timeout_us
+                } else {
+                    2 * timeout_us
+                };
+                let spike = rng.between(0, most_us);
                 if rng.chance(50) {
                     request_us += spike
                 } else {
@@ -188,6 +198,7 @@ impl Case {
                 }
             }
             let mut passage = Passage::new(request_us, response_us);
+            passage.is_late_anyway = stalls;
             passage.gap_us = rng.pick(&[0, 0, 100, timeout_us / 80]);
             if faults && rng.chance(10) {
                 use RedisErrorKind::{Open, Rejected, Transport};

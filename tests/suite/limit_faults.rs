@@ -4,30 +4,77 @@
 use std::slice::from_ref;
 
 use edgeweir::limit::Verdict;
-use edgeweir::policy::{By, RedisDown};
+use edgeweir::policy::{By, Limit, RedisDown};
 use edgeweir::redis::{Command, RedisErrorKind, Reply};
 
 use crate::sim::desk::{Desk, EPOCH, costing, minute};
 use crate::sim::traffic::limit;
 use crate::sim::{Fault, Passage, Rng, first_seed};
 
-/// An answer later than the timeout admits nobody, and its charge stays.
+fn late(request_us: u64, response_us: u64) -> Passage {
+    Passage {
+        is_late_anyway: true,
+        ..Passage::new(request_us, response_us)
+    }
+}
+
+/// An isolate that was held up gets its answer late. Redis' own time in it still says
+/// where the charge ran; without it the charge is given back and made anew with it.
 #[test]
-fn a_late_answer_never_admits() {
+fn a_late_answer_admits_by_redis_own_word_only() {
+    let desk = Desk::new();
+    let limit = minute(10);
+    desk.passages.borrow_mut().push_back(late(2_000, 500_000));
+    assert_eq!(desk.check(from_ref(&limit)).verdict, Verdict::Admitted);
+    assert_eq!(desk.commands().last().unwrap(), "TIME");
+    assert_eq!(desk.total(&limit), 1);
+
+    desk.admit(from_ref(&limit), 2);
+    desk.commands();
+    desk.passages.borrow_mut().push_back(late(2_000, 149_000));
+    let checked = desk.check(from_ref(&limit));
+    assert_eq!(checked.verdict, Verdict::Admitted);
+    assert!(!checked.degraded && checked.deferred.is_empty());
+    let commands = desk.commands();
+    let times = commands.iter().filter(|command| *command == "TIME");
+    assert_eq!(times.count(), 1, "{commands:?}");
+    assert_eq!(desk.total(&limit), 4, "the late charge was given back");
+}
+
+/// A charge that Redis ran long after its label keeps its place and moves to its slot;
+/// one whose epoch ended meanwhile is given back.
+#[test]
+fn a_charge_that_ran_late_is_moved_within_its_epoch() {
+    let slots = |desk: &Desk, limit: &Limit| -> Vec<usize> {
+        let key = format!("ratelimit:id:route:{}:{EPOCH}", limit.name);
+        let bytes = desk.redis.get(&key).unwrap();
+        let filled = bytes[4..].chunks(2).enumerate();
+        filled
+            .filter(|(_, slot)| slot.iter().any(|byte| *byte > 0))
+            .map(|(at, _)| at)
+            .collect()
+    };
+    let desk = Desk::new();
+    let limit = minute(10);
+    desk.passages.borrow_mut().push_back(late(700_000, 2_000));
+    assert_eq!(desk.check(from_ref(&limit)).verdict, Verdict::Admitted);
+    assert_eq!((desk.total(&limit), slots(&desk, &limit)), (1, vec![82]));
+
+    // Where it stands is unknown when that trip fails: then nothing is taken back.
     let mut desk = Desk::new();
     desk.redis_down = RedisDown::Closed;
-    let limit = minute(10);
-    for _ in 0..2 {
-        let late = Passage {
-            is_late_anyway: true,
-            ..Passage::new(2_000, 149_000)
-        };
-        desk.passages.borrow_mut().push_back(late);
-        let checked = desk.check(from_ref(&limit));
-        assert_eq!(checked.verdict, Verdict::Unavailable);
-        assert!(checked.degraded && checked.deferred.is_empty());
-    }
-    assert_eq!(desk.total(&limit), 2);
+    desk.passages.borrow_mut().push_back(late(700_000, 2_000));
+    desk.break_next(Fault::After(RedisErrorKind::Transport));
+    let checked = desk.check(from_ref(&limit));
+    assert_eq!(checked.verdict, Verdict::Unavailable);
+    assert!(checked.deferred.is_empty());
+
+    let desk = Desk::new();
+    desk.wait(39_000);
+    desk.passages.borrow_mut().push_back(late(700_000, 2_000));
+    desk.passages.borrow_mut().push_back(late(400_000, 2_000));
+    assert_eq!(desk.check(from_ref(&limit)).verdict, Verdict::Admitted);
+    assert_eq!((desk.total(&limit), slots(&desk, &limit)), (0, vec![]));
 }
 
 /// Redis down: local counts, open admits, closed does not; and the riders say why.
@@ -75,6 +122,30 @@ fn redis_down_is_what_the_route_says() {
             }
         }
     }
+}
+
+/// Redis going away gives nobody a new quota: what it said last still counts, until the
+/// epoch ends.
+#[test]
+fn the_local_mode_goes_on_from_the_last_word() {
+    let desk = Desk::new();
+    let limit = minute(5);
+    desk.admit(from_ref(&limit), 3);
+    let down = || desk.break_next(Fault::Before(RedisErrorKind::Transport));
+    for _ in 0..2 {
+        down();
+        assert_eq!(desk.check(from_ref(&limit)).verdict, Verdict::Admitted);
+    }
+    down();
+    let checked = desk.check(from_ref(&limit));
+    let Verdict::Refused { retry_after_ms, .. } = checked.verdict else {
+        panic!("{:?}", checked.verdict);
+    };
+    assert_eq!(checked.quotas[0].remaining, 0);
+    assert_eq!(checked.quotas[0].reset_ms, retry_after_ms);
+    desk.wait(retry_after_ms);
+    down();
+    assert_eq!(desk.check(from_ref(&limit)).verdict, Verdict::Admitted);
 }
 
 /// The local mode's own bound and return: at most L in any trailing window of one

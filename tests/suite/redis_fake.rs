@@ -25,6 +25,8 @@ pub enum Step {
 pub struct World {
     pub now_ms: Cell<u64>,
     timers: RefCell<BTreeMap<u64, Vec<Waker>>>,
+    /// From when until when no timer fires.
+    held_up: RefCell<Vec<(u64, u64)>>,
     steps: RefCell<VecDeque<Step>>,
     pub sent: RefCell<Vec<Post>>,
 }
@@ -34,6 +36,7 @@ impl World {
         Self {
             now_ms: Cell::new(1_000_000),
             timers: RefCell::default(),
+            held_up: RefCell::default(),
             steps: RefCell::default(),
             sent: RefCell::default(),
         }
@@ -42,6 +45,14 @@ impl World {
     pub fn next(&self, step: Step) -> &Self {
         self.steps.borrow_mut().push_back(step);
         self
+    }
+
+    /// The isolate does not run for that long, beginning so long from now.
+    pub fn hold_up(&self, after_ms: u64, duration_ms: u64) {
+        let from_ms = self.now_ms.get() + after_ms;
+        self.held_up
+            .borrow_mut()
+            .push((from_ms, from_ms + duration_ms));
     }
 
     pub fn answer(&self, status: u16, body: &str) -> &Self {
@@ -58,7 +69,13 @@ impl World {
             }
             let next_ms = self.timers.borrow_mut().pop_first();
             let (next_ms, wakers) = next_ms.expect("everything waits and no timer is set");
-            self.now_ms.set(self.now_ms.get().max(next_ms));
+            let mut now_ms = self.now_ms.get().max(next_ms);
+            for (from_ms, until_ms) in self.held_up.borrow().iter() {
+                if (*from_ms..*until_ms).contains(&now_ms) {
+                    now_ms = *until_ms;
+                }
+            }
+            self.now_ms.set(now_ms);
             wakers.iter().for_each(Waker::wake_by_ref);
         }
     }

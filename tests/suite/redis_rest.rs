@@ -1,7 +1,10 @@
 //! The client over a scripted transport: what it sends, how every failure is told
 //! apart, and that no trip outlasts its timeout.
 
+use std::cell::Cell;
+
 use edgeweir::ports::{Clock, Store};
+use edgeweir::redis::deadline::{MAX_STALL_MS, awake};
 use edgeweir::redis::{
     Answer, Batch, Command, RedisError, RedisErrorKind, Reply, TransportError, classify,
 };
@@ -247,14 +250,62 @@ fn an_answer_that_never_comes_costs_the_timeout_and_no_more() {
 
 #[test]
 fn an_answer_is_good_at_the_timeout_and_none_after_it() {
-    let good = r#"[{"result":1}]"#;
+    let good = || Ok(answer(200, r#"[{"result":1}]"#));
     let world = World::new();
-    world.next(Step::Blocked(TIMEOUT_MS, answer(200, good)));
+    world.next(Step::After(TIMEOUT_MS, good()));
     assert_eq!(world.ask(&client()), Ok(vec![Reply::Int(1)]));
-    world.next(Step::Blocked(TIMEOUT_MS + 1, answer(200, good)));
+    world.next(Step::After(TIMEOUT_MS + 1, good()));
     assert_eq!(world.kind(&client()), RedisErrorKind::Timeout);
-    world.next(Step::After(TIMEOUT_MS + 1, Ok(answer(200, good))));
+}
+
+/// A busy isolate finds its timer and the answer at once: Redis did not fail.
+#[test]
+fn time_in_which_the_isolate_was_held_up_is_forgiven_up_to_a_bound() {
+    let good = answer(200, r#"[{"result":1}]"#);
+    let most_ms = TIMEOUT_MS + MAX_STALL_MS;
+    let world = World::new();
+    for held_up_ms in [TIMEOUT_MS + 1, most_ms - 1] {
+        world.next(Step::Blocked(held_up_ms, good.clone()));
+        assert_eq!(world.ask(&client()), Ok(vec![Reply::Int(1)]));
+    }
+    world.next(Step::Blocked(most_ms, good.clone()));
     assert_eq!(world.kind(&client()), RedisErrorKind::Timeout);
+
+    // Held up for 400 ms in the middle of the wait.
+    for (after_ms, outcome) in [
+        (559, Ok(vec![Reply::Int(1)])),
+        (561, Err(RedisErrorKind::Timeout)),
+    ] {
+        world.hold_up(10, 400);
+        world.next(Step::After(after_ms, Ok(good.clone())));
+        let got = world.ask(&client()).map_err(|error| error.kind);
+        assert_eq!(got, outcome, "after {after_ms} ms");
+    }
+
+    // Held up all the time, it still ends.
+    let began_ms = world.now_ms();
+    for at_ms in (0..10_000).step_by(100) {
+        world.hold_up(at_ms, 99);
+    }
+    world.next(Step::Never);
+    assert_eq!(world.kind(&client()), RedisErrorKind::Timeout);
+    assert!(world.now_ms() - began_ms <= most_ms + 200);
+}
+
+#[test]
+fn a_clock_that_stands_still_does_not_make_the_wait_endless() {
+    struct Still(Cell<u64>);
+    impl Clock for Still {
+        fn now_ms(&self) -> u64 {
+            7
+        }
+        async fn sleep(&self, duration_ms: u64) {
+            self.0.set(self.0.get() + duration_ms);
+        }
+    }
+    let still = Still(Cell::new(0));
+    futures_executor::block_on(awake(&still, TIMEOUT_MS));
+    assert_eq!(still.0.get(), TIMEOUT_MS);
 }
 
 #[test]

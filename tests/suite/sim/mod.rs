@@ -70,7 +70,8 @@ pub struct Passage {
     /// Between two commands of a batch that is not atomic.
     pub gap_us: u64,
     pub fault: Fault,
-    /// Hands over an answer that is later than the timeout, as no port should.
+    /// Hands over an answer that is later than the timeout, as a port does whose
+    /// isolate was held up.
     pub is_late_anyway: bool,
 }
 
