@@ -9,6 +9,7 @@ use crate::cache::purge::Purge;
 use crate::failure::Failure;
 use crate::http::{Body, Headers, Request, Response};
 use crate::identity::{bearer, constant_time_eq};
+use crate::policy::OWN_KEYS;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, RedisError};
 use crate::visit::Visit;
@@ -22,10 +23,14 @@ const MAX_PURGED: usize = 1_000;
 /// Upstash takes keys up to 32 KB; ours are never longer than this.
 const MAX_NAME_BYTES: usize = 1_024;
 
-/// `GET /-/health`: always 200; says `degraded` while Redis does not answer.
+/// `GET /-/health`: always 200; says `degraded` while Redis does not answer, and
+/// `disabled` where there is none to ask.
 pub async fn health<P: Ports>(visit: &Visit<'_, P>, request: &Request) -> Response<P::Body> {
     if !matches!(request.method.as_str(), "GET" | "HEAD") {
         return Failure::MethodNotAllowed { allow: "GET, HEAD" }.into_response();
+    }
+    if visit.gateway.settings.without_redis {
+        return answer_json(200, &json!({ "status": "ok", "redis": "disabled" }));
     }
     let ping = Batch::pipeline(vec![Command::new("PING")]);
     let timeout_ms = visit.redis_timeout_ms();
@@ -80,7 +85,7 @@ pub async fn answer<P: Ports>(
     }
     let body = visit
         .ports
-        .read_incoming(incoming, write::MAX_JSON_BYTES)
+        .read_incoming(incoming, write::MAX_JSON_BYTES, visit.origin_timeout_ms())
         .await
         .ok_or_else(|| bad("the body must be JSON of at most 64 KB"))?;
     let purge = parse(&body)?;
@@ -135,15 +140,23 @@ fn names(member: &str, value: &Value) -> Result<std::collections::BTreeSet<Strin
                 .collect::<Option<std::collections::BTreeSet<_>>>()
         })
         .filter(|names| {
-            names
-                .iter()
-                .all(|name| !name.is_empty() && name.len() <= MAX_NAME_BYTES)
+            names.iter().all(|name| {
+                !name.is_empty()
+                    && name.len() <= MAX_NAME_BYTES
+                    && (member != "keys" || !is_own(name))
+            })
         })
         .ok_or_else(|| {
             bad(&format!(
-                "`{member}` must be a list of strings of 1 to {MAX_NAME_BYTES} bytes"
+                "`{member}` must be a list of strings of 1 to {MAX_NAME_BYTES} bytes, without the edge's own keys"
             ))
         })
+}
+
+/// Without its generation a meta record's body would pass for another service's.
+fn is_own(key: &str) -> bool {
+    key.split_once(':')
+        .is_some_and(|(first, _)| OWN_KEYS.contains(&first))
 }
 
 fn bad(detail: &str) -> Failure {

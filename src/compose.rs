@@ -124,8 +124,8 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
                 wanted: wanted.clone(),
                 generations,
             });
-            let past_s = now_ms.saturating_sub(found.fresh_until_ms) / 1000;
-            return entry(found, CacheStatus::Stale { past_s });
+            let status = CacheStatus::stale(found.fresh_until_ms, now_ms);
+            return entry(found, status);
         }
         Some(Seen {
             found: Found::Missing,
@@ -177,7 +177,7 @@ async fn own_body<P: Ports>(
             let timeout_ms = visit.origin_timeout_ms();
             match visit.ports.read(body, rule.max_bytes, timeout_ms).await {
                 Ok(Bounded::Whole(bytes)) => bytes.into(),
-                Ok(Bounded::Longer(_)) | Err(_) => return None,
+                Ok(Bounded::Longer(_) | Bounded::Slow(_)) | Err(_) => return None,
             }
         }
     };

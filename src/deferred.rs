@@ -5,27 +5,34 @@
 
 use crate::together::all;
 
+use crate::cache::Lookup;
 use crate::cache::flight::Flight;
 use crate::cache::purge::Purge;
 use crate::fill::{self, Wanted};
 use crate::gateway::Gateway;
 use crate::ports::{Ports, Store};
-use crate::redis::{Batch, Command};
+use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
 
 /// Nothing waits for it any more, so it may take longer than a visitor's trip;
 /// a lost refund costs accuracy, never the bound.
 pub const DEFERRED_REDIS_TIMEOUT_MS: u64 = 2_000;
 
-/// Pauses before a purge is tried again.
-const PURGE_RETRY_MS: [u64; 3] = [200, 1_000, 5_000];
+/// Pauses before a purge is tried again: within the half minute that the platform lets
+/// work go on after an answer.
+pub const PURGE_RETRY_MS: [u64; 5] = [200, 1_000, 3_000, 6_000, 12_000];
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deferred {
     /// Refunds and expiries of limits, adopted records of the cache.
     Send { store: Store, batch: Batch },
-    /// Ends a fill at Redis, then in this isolate.
-    EndFill { flight: String, batch: Batch },
+    /// Ends a fill at Redis, then in this isolate: with the batch, or only its lock when
+    /// the generations are others by now.
+    EndFill {
+        flight: String,
+        only_if: Option<(Lookup, Vec<String>)>,
+        batch: Batch,
+    },
     /// Fetches an entry that was served stale.
     Refresh {
         wanted: Wanted,
@@ -46,8 +53,16 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
         Deferred::Send { store, batch } => {
             send(ports, store, &batch).await;
         }
-        Deferred::EndFill { flight, batch } => {
-            if !send(ports, Store::Cache, &batch).await {
+        Deferred::EndFill {
+            flight,
+            only_if,
+            batch,
+        } => {
+            let is_current = match &only_if {
+                Some((lookup, generations)) => is_current(ports, lookup, generations).await,
+                None => true,
+            };
+            if !is_current || !send(ports, Store::Cache, &batch).await {
                 // Nobody should wait for a lock whose holder is done.
                 let unlock = Command::new("DEL").arg(flight.as_str());
                 send(ports, Store::Cache, &Batch::pipeline(vec![unlock])).await;
@@ -64,17 +79,36 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             Box::pin(run(gateway, ports, visit.take_deferred())).await;
         }
         Deferred::Purge { purge } => {
+            let mut is_done = false;
             for pause_ms in PURGE_RETRY_MS {
                 ports.sleep(pause_ms).await;
                 // A new generation each time: the last one may have been set after
                 // all, and to set it again would bring back what a later purge ended.
-                let batch = purge.batch(ports.random());
-                if send(ports, Store::Cache, &batch).await {
+                let batch = purge.batch(ports.random()).insisting();
+                is_done = send(ports, Store::Cache, &batch).await;
+                if is_done {
                     break;
                 }
             }
+            if !is_done {
+                ports.log("a purge is given up: Redis never confirmed it");
+            }
+            gateway.unpurged.borrow_mut().end(&purge);
         }
     }
+}
+
+/// Whether these are still the generations of an entry. Without an answer: no.
+async fn is_current<P: Ports>(ports: &P, lookup: &Lookup, generations: &[String]) -> bool {
+    let keys = lookup.generation_keys();
+    let batch = Batch::pipeline(vec![Command::new("MGET").args(keys)]);
+    let replies = ports.pipeline(Store::Cache, &batch, DEFERRED_REDIS_TIMEOUT_MS);
+    let Ok(replies) = replies.await else {
+        return false;
+    };
+    let now = replies.first().and_then(Reply::as_list).unwrap_or_default();
+    now.len() == generations.len()
+        && (now.iter().zip(generations)).all(|(now, then)| now.as_str() == Some(then.as_str()))
 }
 
 async fn send<P: Ports>(ports: &P, store: Store, batch: &Batch) -> bool {
@@ -82,7 +116,7 @@ async fn send<P: Ports>(ports: &P, store: Store, batch: &Batch) -> bool {
         .pipeline(store, batch, DEFERRED_REDIS_TIMEOUT_MS)
         .await
     {
-        Ok(replies) => !replies.iter().any(crate::redis::Reply::is_error),
+        Ok(replies) => !replies.iter().any(Reply::is_error),
         Err(error) => {
             ports.log(&error.to_string());
             false

@@ -8,8 +8,8 @@
 use futures_util::future::{Either, select};
 use std::pin::pin;
 
-use crate::cache::entry::Origin as Source;
 use crate::cache::flight::{FAILED_MS, Flight, FlightCell, Join, UNCACHEABLE_MS};
+use crate::cache::store::Times;
 use crate::cache::{Entry, Found, Lookup, Lookups, Unstorable, generation, storable, store};
 use crate::deferred::{Deferred, settle};
 use crate::headers::CacheStatus;
@@ -72,13 +72,7 @@ pub async fn fill<P: Ports>(
         return alone(visit, wanted, visit.origin_timeout_ms(), "redis").await;
     };
     let fill = Fill::new(visit, wanted, generations);
-    let joined =
-        visit
-            .gateway
-            .flights
-            .borrow_mut()
-            .join(&fill.lock_key, now_ms, fill.flight_age_ms());
-    match joined {
+    match fill.join() {
         Join::Lead(cell) => fill.lead(&cell).await,
         Join::Follow(cell) => fill.follow(&cell).await,
     }
@@ -98,15 +92,13 @@ pub async fn refresh<P: Ports>(
     let Some(generations) = generations.into_iter().collect::<Option<Vec<_>>>() else {
         return;
     };
-    let fill = Fill::new(visit, wanted, generations);
-    let now_ms = visit.now_ms();
-    let joined =
-        visit
-            .gateway
-            .flights
-            .borrow_mut()
-            .join(&fill.lock_key, now_ms, fill.flight_age_ms());
-    let Join::Lead(cell) = joined else { return };
+    let fill = Fill {
+        is_refresh: true,
+        ..Fill::new(visit, wanted, generations)
+    };
+    let Join::Lead(cell) = fill.join() else {
+        return;
+    };
     match fill.take_lock().await {
         Lock::Taken {
             found: Found::Stale(_) | Found::Missing,
@@ -115,7 +107,7 @@ pub async fn refresh<P: Ports>(
             fill.ask_origin(&cell, generations).await;
         }
         Lock::Taken { found, .. } => {
-            if let Found::Fresh(entry) = found {
+            if let Found::Fresh(entry) | Found::Foreign(entry) = found {
                 settle(&cell, Flight::Done(entry));
             }
             fill.end(vec![Command::new("DEL").arg(fill.lock_key.as_str())]);
@@ -207,6 +199,8 @@ struct Fill<'v, 'a, P: Ports> {
     /// Also the name of the flight.
     lock_key: String,
     begun_ms: u64,
+    /// There is a stale entry, which an answer that may not be stored ends.
+    is_refresh: bool,
 }
 
 impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
@@ -223,12 +217,15 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             lock_key: format!("fill:{}", crate::cache::entry::hash(identity.as_bytes())),
             generations,
             begun_ms: visit.now_ms(),
+            is_refresh: false,
         }
     }
 
-    /// Headers and body may each take the origin's timeout; then the leader is gone.
-    fn flight_age_ms(&self) -> u64 {
-        self.visit.origin_timeout_ms() * 2 + LOCK_MS
+    fn join(&self) -> Join {
+        // Headers and body may each take the origin's timeout; then the leader is gone.
+        let most_ms = self.visit.origin_timeout_ms() * 2 + LOCK_MS;
+        let mut flights = self.visit.gateway.flights.borrow_mut();
+        flights.join(&self.lock_key, self.begun_ms, most_ms)
     }
 
     fn rule(&self) -> Option<&CacheRule> {
@@ -245,7 +242,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         loop {
             match self.take_lock().await {
                 Lock::Taken {
-                    found: Found::Fresh(entry) | Found::Stale(entry),
+                    found: Found::Fresh(entry) | Found::Stale(entry) | Found::Foreign(entry),
                     ..
                 } => {
                     settle(cell, Flight::Done(entry.clone()));
@@ -335,7 +332,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                     .map(|(ours, now)| now.unwrap_or_else(|| ours.clone()))
                     .collect(),
             },
-            (_, Found::Fresh(entry)) => Lock::Filled(entry),
+            (_, Found::Fresh(entry) | Found::Foreign(entry)) => Lock::Filled(entry),
             (holder, _) => match holder.as_str() {
                 Some(UNCACHEABLE) => Lock::Uncacheable,
                 Some(FAILED_TIMEOUT) => Lock::Failed(OriginError::Timeout),
@@ -384,6 +381,10 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 response.body = Body::Upstream(body);
                 return self.keep_to_itself(cell, response, Unstorable::TooLarge.as_str());
             }
+            Ok(Bounded::Slow(body)) => {
+                response.body = Body::Upstream(body);
+                return self.keep_to_itself(cell, response, "slow-body");
+            }
             Err(error) => return self.fail(cell, error),
         };
         match store::entry(response.status, &response.headers, bytes, times, now_ms) {
@@ -396,7 +397,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                     .flights
                     .borrow_mut()
                     .learn(self.wanted.route, now_ms.saturating_sub(begun_ms));
-                self.done(cell, &entry, times.origin, &generations);
+                self.done(cell, &entry, times, generations);
                 // This visitor gets all that the origin sent; the entry keeps less.
                 if !response.headers.contains("etag") {
                     let etag = entry.headers.get("etag").unwrap_or_default();
@@ -430,18 +431,11 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
-    fn done(&self, cell: &FlightCell, entry: &Entry, source: Source, generations: &[String]) {
+    fn done(&self, cell: &FlightCell, entry: &Entry, times: Times, generations: Vec<String>) {
         settle(cell, Flight::Done(entry.clone()));
-        self.visit.defer(Deferred::EndFill {
-            flight: self.lock_key.clone(),
-            batch: store::commands(
-                &self.wanted.lookup,
-                entry,
-                source,
-                generations,
-                &self.lock_key,
-            ),
-        });
+        let lookup = &self.wanted.lookup;
+        let batch = store::commands(lookup, entry, times, &generations, &self.lock_key);
+        self.end_if_current(batch, generations);
     }
 
     /// An origin that fails is not asked again by everybody who waited.
@@ -470,7 +464,19 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             UNCACHEABLE_MS
         };
         self.uncacheable(cell, pause_ms);
-        self.end(vec![Command::set_px(&self.lock_key, UNCACHEABLE, pause_ms)]);
+        let word = Command::set_px(&self.lock_key, UNCACHEABLE, pause_ms);
+        // An origin that is well and says something else than the stale entry ends it;
+        // one that fails or is too busy does not.
+        let is_failing = matches!(response.status, 408 | 425 | 429 | 500..);
+        if self.is_refresh && !is_failing {
+            let lookup = &self.wanted.lookup;
+            let gone = Command::new("DEL")
+                .arg(lookup.key.as_str())
+                .arg(lookup.meta_key());
+            self.end_if_current(Batch::multi(vec![gone, word]), self.generations.clone());
+        } else {
+            self.end(vec![word]);
+        }
         Filled::Own(
             response,
             CacheStatus::Miss {
@@ -493,7 +499,18 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     fn end(&self, commands: Vec<Command>) {
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),
+            only_if: None,
             batch: Batch::pipeline(commands),
+        });
+    }
+
+    /// Ends the fill so only if nothing was purged since it began: other services read
+    /// the key itself, and know no generations.
+    fn end_if_current(&self, batch: Batch, generations: Vec<String>) {
+        self.visit.defer(Deferred::EndFill {
+            flight: self.lock_key.clone(),
+            only_if: Some((self.wanted.lookup.clone(), generations)),
+            batch,
         });
     }
 

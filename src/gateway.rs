@@ -21,6 +21,7 @@ use std::cell::RefCell;
 use futures_util::future::join;
 
 use crate::admin;
+use crate::cache::purge::Unpurged;
 use crate::cache::{Adopted, Flights, Lookups, Seen};
 use crate::compose::{self, Piece, compose};
 use crate::config::Secret;
@@ -34,7 +35,7 @@ use crate::http::{Body, Request, Response};
 use crate::limit::{self, Charge, Checked, Memory, Verdict};
 use crate::listing::{self, origin_failure};
 use crate::origin::replaced_headers;
-use crate::policy::{Part, Policy, RedisDown, Resolved, Route};
+use crate::policy::{Part, Policy, RedisDown, Resolved};
 use crate::ports::{Clock, Ports, Redis, Store};
 use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 use crate::visit::Visit;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub limits_in_redis: bool,
     /// `CACHE_REDIS_REST_URL` is set: both databases are asked at once.
     pub separate_cache: bool,
+    /// `REDIS_ENABLED` is false: there is nothing to ask.
+    pub without_redis: bool,
 }
 
 /// One isolate's gateway: the policy and what is remembered between requests.
@@ -65,6 +68,7 @@ pub struct Gateway {
     pub limits: RefCell<Memory>,
     pub flights: RefCell<Flights>,
     pub adopted: RefCell<Adopted>,
+    pub unpurged: RefCell<Unpurged>,
 }
 
 impl Gateway {
@@ -75,6 +79,7 @@ impl Gateway {
             limits: RefCell::new(Memory::new()),
             flights: RefCell::new(Flights::default()),
             adopted: RefCell::new(Adopted::default()),
+            unpurged: RefCell::new(Unpurged::default()),
         }
     }
 }
@@ -90,8 +95,11 @@ enum Plan<'p> {
     Admin,
     Listing(Wanted),
     Composed(&'p [Part], Vec<Piece>),
-    /// To the origin as it is; the text says why a cached route is not looked up.
-    Pass(Option<&'static str>),
+    /// To the origin as it is.
+    Pass,
+    /// A cached route that is not looked up: why, and what the origin is asked for.
+    Bypass(&'static str, String),
+    TooLong,
 }
 
 /// Answers one request. Never fails: whatever happens has an answer.
@@ -114,9 +122,6 @@ async fn answer<P: Ports>(
     request: &Request,
     incoming: P::Incoming,
 ) -> Response<P::Body> {
-    if request.path.len() > MAX_PATH_BYTES {
-        return Failure::UriTooLong.into_response();
-    }
     if request.path == admin::HEALTH {
         return admin::health(visit, request).await;
     }
@@ -134,9 +139,10 @@ async fn answer<P: Ports>(
             .iter()
             .map(|piece| piece.wanted.lookup.clone())
             .collect(),
-        Plan::Admin | Plan::Pass(_) => Vec::new(),
+        Plan::Admin | Plan::Pass | Plan::Bypass(..) | Plan::TooLong => Vec::new(),
     };
-    let (checked, seen) = ask(visit, &resolved, &visitor, Lookups::new(lookups)).await;
+    let (mut checked, seen) = ask(visit, &resolved, &visitor, Lookups::new(lookups)).await;
+    let checked_ms = visit.now_ms();
     let if_none_match = request.headers.get("if-none-match");
     let served = match &checked.verdict {
         Verdict::Refused {
@@ -158,38 +164,64 @@ async fn answer<P: Ports>(
                 compose(visit, parts, pieces, seen).await,
                 if_none_match,
             )),
-            Plan::Pass(why) => pass(visit, request, &incoming, &resolved, &visitor, *why).await,
+            Plan::Pass => pass(visit, request, &incoming, &resolved, &visitor).await,
+            Plan::Bypass(why, target) => bypass(visit, request, &incoming, why, target).await,
+            Plan::TooLong => Err(Failure::UriTooLong),
         },
     };
+    // The visitor counts from the answer, for which the origin may have taken a while.
+    let since_ms = visit.now_ms().saturating_sub(checked_ms);
+    for quota in &mut checked.quotas {
+        quota.reset_ms = quota.reset_ms.saturating_sub(since_ms).max(1);
+    }
     finish(visit, request, &checked, served)
 }
 
 fn plan<'p>(policy: &'p Policy, request: &Request, resolved: &Resolved<'p>) -> Plan<'p> {
+    if request.path.len() > MAX_PATH_BYTES {
+        return Plan::TooLong;
+    }
     if resolved.path == "/-" || resolved.path.starts_with("/-/") {
         return Plan::Admin;
     }
     let (Some(route), Some(index), true) = (resolved.route, resolved.index, resolved.exact) else {
-        return Plan::Pass(None);
+        return Plan::Pass;
     };
-    let upgrades = request.headers.contains("upgrade");
-    if !matches!(request.method.as_str(), "GET" | "HEAD") || upgrades {
-        return Plan::Pass(None);
+    if !matches!(request.method.as_str(), "GET" | "HEAD") {
+        return Plan::Pass;
     }
     if let Some(parts) = &route.compose {
         return Plan::Composed(parts, compose::pieces(policy, parts));
     }
     let Some(rule) = &route.cache else {
-        return Plan::Pass(None);
+        return Plan::Pass;
+    };
+    // Other upgrades, h2c for one, are offers that a server may ignore.
+    let is_socket = (request.headers.get("upgrade"))
+        .is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
+    if is_socket {
+        return Plan::Bypass("upgrade", as_sent(request, resolved));
+    }
+    let Some(wanted) = listing::wanted(policy, index, &resolved.values, request.query.as_deref())
+    else {
+        return Plan::Bypass("key", as_sent(request, resolved));
     };
     let has_credentials =
         request.headers.contains("cookie") || request.headers.contains("authorization");
-    if rule.forward_credentials && has_credentials {
-        return Plan::Pass(Some("credentials"));
+    match rule.forward_credentials && has_credentials {
+        true => Plan::Bypass("credentials", wanted.target),
+        false => Plan::Listing(wanted),
     }
-    match listing::wanted(policy, index, &resolved.values, request.query.as_deref()) {
-        Some(wanted) => Plan::Listing(wanted),
-        None => Plan::Pass(Some("key")),
+}
+
+/// Path and query for the origin of a request that passes through.
+fn as_sent(request: &Request, resolved: &Resolved<'_>) -> String {
+    let mut target = resolved.path.clone();
+    if let Some(query) = &request.query {
+        target.push('?');
+        target.push_str(query);
     }
+    target
 }
 
 /// The one trip: limits are charged and entries are read.
@@ -266,10 +298,11 @@ async fn ask<P: Ports>(
     let seen = found
         .and_then(Result::ok)
         .and_then(|replies| lookups.judge(replies.first()?, visit.now_ms()));
-    let seen = match seen {
+    let mut seen = match seen {
         Some(seen) => seen.into_iter().map(Some).collect(),
         None => vec![None; lookups.len()],
     };
+    gateway.unpurged.borrow().hide(&lookups, &mut seen);
     (checked, seen)
 }
 
@@ -279,41 +312,50 @@ async fn pass<P: Ports>(
     incoming: &P::Incoming,
     resolved: &Resolved<'_>,
     visitor: &Visitor<'_>,
-    why: Option<&'static str>,
 ) -> Result<Response<P::Body>, Failure> {
-    let rule = match resolved.route {
-        Some(Route {
-            purge: Some(rule), ..
-        }) if resolved.exact => Some(rule),
-        _ => None,
-    };
-    let body = match rule {
-        Some(rule) if write::needs_body(rule) => {
+    // A write that the origin may fold into another route's path purges like it.
+    let purging = [
+        (resolved.route.filter(|_| resolved.exact), &resolved.values),
+        (resolved.limited_as, &resolved.folded_values),
+    ];
+    let purging = purging
+        .into_iter()
+        .find_map(|(route, values)| Some((route?.purge.as_ref()?, values)));
+    let body = match purging {
+        Some((rule, _)) if write::needs_body(rule) => {
             visit
                 .ports
-                .read_incoming(incoming, write::MAX_JSON_BYTES)
+                .read_incoming(incoming, write::MAX_JSON_BYTES, visit.origin_timeout_ms())
                 .await
         }
         _ => None,
     };
-    let mut target = resolved.path.clone();
-    if let Some(query) = &request.query {
-        target.push('?');
-        target.push_str(query);
-    }
+    let target = as_sent(request, resolved);
     let mut response = visit
         .forward(incoming, &target, &replaced_headers(request))
         .await
         .map_err(origin_failure)?;
-    if let Some(rule) = rule {
+    if let Some((rule, values)) = purging {
         let user = visitor.user();
-        response = write::purge_after(visit, rule, &resolved.values, user, body, response)
+        response = write::purge_after(visit, rule, values, user, body, response)
             .await
             .map_err(origin_failure)?;
     }
-    if let Some(why) = why {
-        add_cache_status(&mut response.headers, &CacheStatus::Bypass { why });
-    }
+    Ok(response)
+}
+
+async fn bypass<P: Ports>(
+    visit: &Visit<'_, P>,
+    request: &Request,
+    incoming: &P::Incoming,
+    why: &'static str,
+    target: &str,
+) -> Result<Response<P::Body>, Failure> {
+    let mut response = visit
+        .forward(incoming, target, &replaced_headers(request))
+        .await
+        .map_err(origin_failure)?;
+    add_cache_status(&mut response.headers, &CacheStatus::Bypass { why });
     Ok(response)
 }
 

@@ -3,6 +3,8 @@
 //! Everything is added beside what the origin sent. Header values are built from
 //! policy names, numbers and closed enums only.
 
+use std::cmp::Reverse;
+
 use crate::failure::whole_seconds;
 use crate::http::{Body, Headers, Response};
 use crate::limit::Quota;
@@ -27,6 +29,14 @@ pub enum CacheStatus {
 }
 
 impl CacheStatus {
+    /// At least a second, or it would look fresh.
+    pub fn stale(fresh_until_ms: u64, now_ms: u64) -> Self {
+        let past_ms = now_ms.saturating_sub(fresh_until_ms);
+        Self::Stale {
+            past_s: past_ms.div_ceil(1000).max(1),
+        }
+    }
+
     /// Whether the next request finds this answer in the cache.
     pub fn is_kept(&self) -> bool {
         match self {
@@ -126,10 +136,16 @@ fn add_draft_11(headers: &mut Headers, quotas: &[Quota]) {
 /// `X-RateLimit-Reset` is in Unix seconds, as express-rate-limit and GitHub
 /// write it. An origin's own fields stay: two values would mean nothing.
 fn add_legacy(headers: &mut Headers, quotas: &[Quota], now_ms: u64) {
-    let Some(tightest) = quotas.iter().min_by_key(|quota| quota.remaining) else {
+    let tightness = |quota: &&Quota| (quota.remaining, Reverse(quota.reset_ms));
+    let Some(tightest) = quotas.iter().min_by_key(tightness) else {
         return;
     };
-    if headers.contains("x-ratelimit-limit") {
+    let fields = [
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+    ];
+    if fields.iter().any(|field| headers.contains(field)) {
         return;
     }
     headers.append("x-ratelimit-limit", tightest.requests.to_string());
@@ -192,11 +208,25 @@ pub fn is_kept_in_cache(name: &str) -> bool {
 /// (RFC 9110, 13.1.2 and 8.8.3.2).
 pub fn none_match(field: &str, etag: &str) -> bool {
     let opaque = etag.strip_prefix("W/").unwrap_or(etag);
-    field.trim() == "*"
-        || field.split(',').any(|candidate| {
-            let candidate = candidate.trim();
-            candidate.strip_prefix("W/").unwrap_or(candidate) == opaque
-        })
+    if field.trim() == "*" {
+        return true;
+    }
+    let Some(inner) = opaque
+        .strip_prefix('"')
+        .and_then(|tag| tag.strip_suffix('"'))
+    else {
+        // Not a tag by the grammar, but what this origin uses for one.
+        return field.split(',').any(|candidate| candidate.trim() == opaque);
+    };
+    // A comma may stand inside the quotes, a quote may not.
+    let mut parts = field.split('"');
+    while let (Some(before), Some(candidate)) = (parts.next(), parts.next()) {
+        let prefix = before.trim_start_matches([',', ' ', '\t']);
+        if candidate == inner && matches!(prefix, "" | "W/") {
+            return true;
+        }
+    }
+    false
 }
 
 /// Turns a 200 that the visitor already has into a 304 (RFC 9110, 15.4.5).

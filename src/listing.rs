@@ -131,8 +131,8 @@ pub async fn answer<P: Ports>(
                 wanted: wanted.clone(),
                 generations,
             });
-            let past_s = now_ms.saturating_sub(entry.fresh_until_ms) / 1000;
-            Ok(served(&entry, &CacheStatus::Stale { past_s }, now_ms))
+            let status = CacheStatus::stale(entry.fresh_until_ms, now_ms);
+            Ok(served(&entry, &status, now_ms))
         }
         Some(Seen {
             found: Found::Missing,

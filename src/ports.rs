@@ -64,6 +64,8 @@ pub enum Bounded<B> {
     Whole(Vec<u8>),
     /// Longer than the bound: the untouched body, to be passed on.
     Longer(B),
+    /// Not at its end within the deadline: the same.
+    Slow(B),
 }
 
 pub trait Origin {
@@ -90,7 +92,7 @@ pub trait Origin {
         timeout_ms: u64,
     ) -> impl Future<Output = Result<Response<Self::Body>, OriginError>>;
 
-    /// Reads an answer's body if it has at most `max_bytes`.
+    /// Reads an answer's body if it has at most `max_bytes` and ends within `timeout_ms`.
     fn read(
         &self,
         body: Self::Body,
@@ -98,12 +100,13 @@ pub trait Origin {
         timeout_ms: u64,
     ) -> impl Future<Output = Result<Bounded<Self::Body>, OriginError>>;
 
-    /// Reads a copy of the visitor's body if it has at most `max_bytes`; must be
-    /// called before `forward`, which still sends the whole body.
+    /// Reads a copy of the visitor's body if it has at most `max_bytes` and arrives
+    /// within `timeout_ms`; must be called before `forward`, which still sends all of it.
     fn read_incoming(
         &self,
         incoming: &Self::Incoming,
         max_bytes: usize,
+        timeout_ms: u64,
     ) -> impl Future<Output = Option<Vec<u8>>>;
 }
 

@@ -1,7 +1,7 @@
 //! One request's dealings with the world: its trips, its waiting, its deferred work.
 //!
-//! A Redis that failed once in a request is not asked again in it, so a visitor
-//! never waits for more than one Redis timeout.
+//! A database that failed once in a request is not asked again in it, so a visitor
+//! never waits for more than one Redis timeout; the other one, if there are two, is.
 
 use std::cell::{Cell, RefCell};
 
@@ -10,12 +10,13 @@ use crate::gateway::Gateway;
 use crate::headers::Timing;
 use crate::http::{Headers, Response};
 use crate::ports::{Clock, Fetch, OriginError, Ports, Redis, Store};
-use crate::redis::{Batch, RedisError, Reply};
+use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 
 pub struct Visit<'a, P: Ports> {
     pub gateway: &'a Gateway,
     pub ports: &'a P,
-    failed: RefCell<Option<RedisError>>,
+    /// By database: limits, and the cache's if it has its own.
+    failed: [RefCell<Option<RedisError>>; 2],
     /// Trips under way, and since when there is at least one.
     waiting: Cell<(u32, u64)>,
     redis_ms: Cell<Option<u64>>,
@@ -28,11 +29,19 @@ impl<'a, P: Ports> Visit<'a, P> {
         Self {
             gateway,
             ports,
-            failed: RefCell::new(None),
+            failed: Default::default(),
             waiting: Cell::new((0, 0)),
             redis_ms: Cell::new(None),
             origin_ms: Cell::new(None),
             deferred: RefCell::new(Vec::new()),
+        }
+    }
+
+    fn failed(&self, store: Store) -> &RefCell<Option<RedisError>> {
+        let [limits, cache] = &self.failed;
+        match store {
+            Store::Cache if self.gateway.settings.separate_cache => cache,
+            _ => limits,
         }
     }
 
@@ -146,7 +155,10 @@ impl<P: Ports> Redis for Visit<'_, P> {
         batch: &Batch,
         timeout_ms: u64,
     ) -> Result<Vec<Reply>, RedisError> {
-        if let Some(error) = self.failed.borrow().as_ref() {
+        if self.gateway.settings.without_redis {
+            return Err(RedisError::new(RedisErrorKind::Open, "there is none"));
+        }
+        if let Some(error) = self.failed(store).borrow().as_ref() {
             return Err(error.clone());
         }
         self.begin_trip();
@@ -154,7 +166,7 @@ impl<P: Ports> Redis for Visit<'_, P> {
         self.end_trip();
         if let Err(error) = &replies {
             self.ports.log(&error.to_string());
-            *self.failed.borrow_mut() = Some(error.clone());
+            *self.failed(store).borrow_mut() = Some(error.clone());
         }
         replies
     }

@@ -79,7 +79,9 @@ pub async fn purge_after<P: Ports>(
     }
     let mut answered = None;
     let mut broken = None;
-    if needs_response(rule) {
+    let is_stream = (response.headers.get("content-type"))
+        .is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
+    if needs_response(rule) && !is_stream {
         let body = std::mem::replace(&mut response.body, Body::Empty);
         match peek(visit, body).await {
             Ok(Peeked::Json(bytes, json)) => {
@@ -120,6 +122,7 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
         Err(_) => false,
     };
     if !confirmed {
+        visit.gateway.unpurged.borrow_mut().begin(purge);
         visit.defer(Deferred::Purge {
             purge: purge.clone(),
         });
@@ -131,7 +134,7 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
 enum Peeked<B> {
     /// All of it, and what it says if it is JSON.
     Json(Vec<u8>, Option<Value>),
-    /// Too long for templates.
+    /// Too long or too slow for templates.
     Unread(Body<B>),
 }
 
@@ -149,7 +152,7 @@ async fn peek<P: Ports>(
                 let json = serde_json::from_slice(&bytes).ok();
                 Peeked::Json(bytes, json)
             }
-            Bounded::Longer(body) => Peeked::Unread(Body::Upstream(body)),
+            Bounded::Longer(body) | Bounded::Slow(body) => Peeked::Unread(Body::Upstream(body)),
         },
     )
 }

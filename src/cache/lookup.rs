@@ -76,6 +76,10 @@ impl Lookups {
         self.lookups.is_empty()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Lookup> {
+        self.lookups.iter()
+    }
+
     pub fn command(&self) -> Command {
         Command::new("MGET").args(self.keys.iter().map(String::as_str))
     }

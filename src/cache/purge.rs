@@ -3,9 +3,9 @@
 //! A fill that began before the purge remembers the older generation, so what
 //! it stores later is never served.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-use crate::cache::lookup::{generation_key, key_generation_key, meta_key};
+use crate::cache::lookup::{Lookup, Lookups, Seen, generation_key, key_generation_key, meta_key};
 use crate::cache::{GENERATION_TTL_S, generation};
 use crate::redis::{Batch, Command};
 
@@ -19,6 +19,10 @@ pub struct Purge {
 impl Purge {
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.tags.is_empty()
+    }
+
+    fn covers(&self, lookup: &Lookup) -> bool {
+        self.keys.contains(&lookup.key) || lookup.tags.iter().any(|tag| self.tags.contains(tag))
     }
 
     /// One value serves all: it has never been used before.
@@ -41,5 +45,37 @@ impl Purge {
             commands.push(Command::new("DEL").arg(key.as_str()).arg(meta_key(key)));
         }
         Batch::multi(commands)
+    }
+}
+
+/// Purges of this isolate that wait for their confirmation; past it the oldest is let go.
+const MAX_UNPURGED: usize = 64;
+
+/// What must not be served from Redis by this isolate: a purge of it is under way, and
+/// Redis may be back before the purge gets there.
+#[derive(Debug, Default)]
+pub struct Unpurged(VecDeque<Purge>);
+
+impl Unpurged {
+    pub fn begin(&mut self, purge: &Purge) {
+        if self.0.len() >= MAX_UNPURGED {
+            self.0.pop_front();
+        }
+        self.0.push_back(purge.clone());
+    }
+
+    pub fn end(&mut self, purge: &Purge) {
+        if let Some(at) = self.0.iter().position(|known| known == purge) {
+            self.0.remove(at);
+        }
+    }
+
+    /// As if Redis had not answered for them.
+    pub fn hide(&self, lookups: &Lookups, seen: &mut [Option<Seen>]) {
+        for (lookup, seen) in lookups.iter().zip(seen) {
+            if self.0.iter().any(|purge| purge.covers(lookup)) {
+                *seen = None;
+            }
+        }
     }
 }

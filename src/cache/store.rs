@@ -30,6 +30,7 @@ pub enum Unstorable {
     Vary,
     TooLarge,
     NotJson,
+    Encoding,
 }
 
 impl Unstorable {
@@ -41,6 +42,7 @@ impl Unstorable {
             Self::Vary => "vary",
             Self::TooLarge => "too-large",
             Self::NotJson => "not-json",
+            Self::Encoding => "encoding",
         }
     }
 }
@@ -76,6 +78,22 @@ pub fn storable(status: u16, headers: &Headers, rule: &CacheRule) -> Result<Time
         .any(|name| !name.is_empty() && !name.eq_ignore_ascii_case("accept-encoding"));
     if varies {
         return Err(Unstorable::Vary);
+    }
+    // A stream must reach its visitor while it goes on.
+    let is_stream = headers
+        .get("content-type")
+        .is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
+    if is_stream {
+        return Err(Unstorable::NotJson);
+    }
+    // The platform decodes these two when a body is read, and no other.
+    let is_readable = headers
+        .get_all("content-encoding")
+        .flat_map(|field| field.split(','))
+        .map(str::trim)
+        .all(|coding| matches!(coding, "" | "identity" | "gzip" | "br"));
+    if !is_readable {
+        return Err(Unstorable::Encoding);
     }
     let declared = headers
         .get("content-length")
@@ -135,11 +153,16 @@ pub fn entry(
     if !kept.contains("etag") {
         kept.append("etag", crate::cache::entry::etag(&body));
     }
+    // What comes out of another cache has an age already (RFC 9111, 4.2.3).
+    let age_ms = headers
+        .get("age")
+        .and_then(|age| age.trim().parse::<u32>().ok())
+        .map_or(0, |age_s| u64::from(age_s) * 1000);
     Ok(Entry {
         status,
         headers: kept,
         body: body.into(),
-        stored_ms: now_ms,
+        stored_ms: now_ms.saturating_sub(age_ms),
         fresh_until_ms: now_ms.saturating_add(times.fresh_ms),
         stale_until_ms: now_ms
             .saturating_add(times.fresh_ms)
@@ -151,11 +174,12 @@ pub fn entry(
 pub fn commands(
     lookup: &Lookup,
     entry: &Entry,
-    origin: Origin,
+    times: Times,
     generations: &[String],
     lock_key: &str,
 ) -> Batch {
-    let life_ms = entry.stale_until_ms.saturating_sub(entry.stored_ms).max(1);
+    let origin = times.origin;
+    let life_ms = times.fresh_ms.saturating_add(times.stale_ms).max(1);
     let mut commands = Vec::with_capacity(generations.len() + 3);
     let meta = Meta::of(entry, origin, generations.to_vec());
     let record = serde_json::to_string(&meta).unwrap_or_default();

@@ -79,6 +79,7 @@ impl Isolate {
                     admin_token: config.admin_token,
                     jwt_secret: config.jwt_secret,
                     limits_in_redis: config.rate_limit_redis && redis.is_some(),
+                    without_redis: redis.is_none(),
                     separate_cache: redis.as_ref().is_some_and(|redis| !redis.shares_store()),
                 },
             ),

@@ -193,6 +193,10 @@ impl EdgePorts {
         let fetched = pin!(global_fetch(request, &init));
         let deadline = pin!(self.sleep(timeout_ms));
         match select(fetched, deadline).await {
+            // An interim answer that the platform took for the final one has no body.
+            Either::Left((Ok(response), _)) if (102..200).contains(&response.status()) => {
+                Err(OriginError::Unreachable)
+            }
             Either::Left((Ok(response), _)) => {
                 abort.disarm();
                 Ok(upstream(response))
@@ -253,27 +257,56 @@ impl Origin for EdgePorts {
     ) -> Result<Bounded<Self::Body>, OriginError> {
         // A body that is too long must still reach the visitor whole, so a copy is read.
         let copy = body.clone().map_err(|_| OriginError::Unreachable)?;
-        let read = pin!(whole_body(&copy, max_bytes));
-        let deadline = pin!(self.sleep(timeout_ms));
-        match select(read, deadline).await {
-            Either::Left((Ok(Some(bytes)), _)) => {
+        let Some(stream) = copy.body() else {
+            return Ok(Bounded::Whole(Vec::new()));
+        };
+        match self.read_until(&stream, max_bytes, timeout_ms).await {
+            Some(Ok(Some(bytes))) => {
                 cancel(&body);
                 Ok(Bounded::Whole(bytes))
             }
-            Either::Left((Ok(None), _)) => Ok(Bounded::Longer(body)),
-            Either::Left((Err(_), _)) => Err(OriginError::Unreachable),
-            Either::Right(_) => {
-                cancel(&body);
-                Err(OriginError::Timeout)
-            }
+            Some(Ok(None)) => Ok(Bounded::Longer(body)),
+            Some(Err(_)) => Err(OriginError::Unreachable),
+            None => Ok(Bounded::Slow(body)),
         }
     }
 
-    async fn read_incoming(&self, incoming: &Self::Incoming, max_bytes: usize) -> Option<Vec<u8>> {
+    async fn read_incoming(
+        &self,
+        incoming: &Self::Incoming,
+        max_bytes: usize,
+        timeout_ms: u64,
+    ) -> Option<Vec<u8>> {
         let copy = incoming.clone().ok()?;
         match copy.body() {
-            Some(stream) => read_stream(&stream, max_bytes).await.ok().flatten(),
+            Some(stream) => self
+                .read_until(&stream, max_bytes, timeout_ms)
+                .await?
+                .ok()
+                .flatten(),
             None => Some(Vec::new()),
+        }
+    }
+}
+
+impl EdgePorts {
+    /// The whole stream; within, `None` when it has more than `max_bytes`. Without an
+    /// end in time it is let go of, or the platform would keep all of it for us.
+    async fn read_until(
+        &self,
+        stream: &web_sys::ReadableStream,
+        max_bytes: usize,
+        timeout_ms: u64,
+    ) -> Option<Result<Option<Vec<u8>>, JsValue>> {
+        let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+        let read = pin!(read_all(&reader, max_bytes));
+        let deadline = pin!(self.sleep(timeout_ms));
+        match select(read, deadline).await {
+            Either::Left((read, _)) => Some(read),
+            Either::Right(_) => {
+                let _ = reader.cancel();
+                None
+            }
         }
     }
 }
@@ -301,17 +334,19 @@ async fn whole_body(
             Ok(Some(Uint8Array::new(&buffer).to_vec()))
         }
         _ => match response.body() {
-            Some(stream) => read_stream(&stream, max_bytes).await,
+            Some(stream) => {
+                let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+                read_all(&reader, max_bytes).await
+            }
             None => Ok(Some(Vec::new())),
         },
     }
 }
 
-async fn read_stream(
-    stream: &web_sys::ReadableStream,
+async fn read_all(
+    reader: &ReadableStreamDefaultReader,
     max_bytes: usize,
 ) -> Result<Option<Vec<u8>>, JsValue> {
-    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
     let mut bytes = Vec::new();
     loop {
         let chunk = JsFuture::from(reader.read()).await?;

@@ -31,6 +31,25 @@ pub(super) struct Held {
     pub lacks_expiry: bool,
 }
 
+impl Held {
+    /// Of a rule that was not charged: nothing to give back.
+    pub fn uncharged(index: usize, spot: Spot) -> Self {
+        Self {
+            index,
+            spot,
+            added: Added {
+                total: false,
+                slot: false,
+            },
+            total: 0,
+            previous: Rc::default(),
+            current: None,
+            fits: false,
+            lacks_expiry: false,
+        }
+    }
+}
+
 /// What one trip asks.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -120,9 +139,9 @@ pub(super) fn plan(
     let riders_count = riders.len();
     commands.extend(riders);
     Asked {
-        batch: Batch {
-            commands,
-            atomic: has_time,
+        batch: match has_time {
+            true => Batch::multi(commands),
+            false => Batch::pipeline(commands),
         },
         sent_ms: now_ms,
         given_back,

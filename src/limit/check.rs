@@ -249,7 +249,12 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
     /// Gives everything back and reads what then counts, in one atomic trip.
     async fn settle(&mut self, held: Vec<Held>) -> Vec<Standing> {
         let charged = held.clone();
-        let asked = settling::plan(&mut self.memory.borrow_mut(), self.rules, held);
+        let asked = settling::plan(
+            &mut self.memory.borrow_mut(),
+            self.rules,
+            held,
+            self.ports.now_ms(),
+        );
         let answer = self.trip(&asked.batch).await;
         if let Err(error) = &answer
             && did_not_run(error)
@@ -287,7 +292,7 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
                 };
                 Some(quota(rule, remaining, reset_at_ms, label_ms))
             }
-            None => known_quota(memory, rule, label_ms),
+            None => Some(known_quota(memory, rule, label_ms)),
         });
         let refused = standings.iter().filter(|standing| !standing.held.fits);
         let fits_at_ms = refused.clone().map(|standing| standing.fits_at_ms).max();
@@ -309,7 +314,7 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
                 fits_at_ms = fits_at_ms.max(Some(refusal.fits_at_ms));
                 Some(quota(rule, refusal.remaining, refusal.fits_at_ms, label_ms))
             }
-            None => known_quota(&memory, rule, label_ms),
+            None => Some(known_quota(&memory, rule, label_ms)),
         });
         fits_at_ms?;
         Some((refusal(fits_at_ms, label_ms, violated), quotas))
@@ -379,12 +384,21 @@ fn in_order(
 }
 
 /// What the last answer said, for a rule that was not charged now.
-fn known_quota(memory: &Memory, rule: &Rule<'_>, label_ms: u64) -> Option<Quota> {
+pub(super) fn known_quota(memory: &Memory, rule: &Rule<'_>, label_ms: u64) -> Quota {
     let spot = rule.window.spot(label_ms);
-    let (count, previous) = memory.known_count(rule, spot)?;
+    let (total, previous) = memory.known_count(rule, spot);
+    let count = rule.window.count(spot, total, &previous);
     let remaining = u64::from(rule.limit.requests).saturating_sub(count);
-    let reset_at_ms = rule.window.next_release(spot, &previous);
-    Some(quota(rule, remaining, reset_at_ms, label_ms))
+    let (requests, cost) = (rule.limit.requests, rule.limit.cost.max(1));
+    let reset_at_ms = match remaining < u64::from(cost) {
+        true => {
+            (rule.window)
+                .fits_at(spot, requests, cost, total, &previous, None)
+                .0
+        }
+        false => rule.window.next_release(spot, &previous),
+    };
+    quota(rule, remaining, reset_at_ms, label_ms)
 }
 
 fn quota(rule: &Rule<'_>, remaining: u64, reset_at_ms: u64, now_ms: u64) -> Quota {

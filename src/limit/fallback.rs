@@ -3,6 +3,7 @@
 //! The local mode goes on from what Redis said last: a quota that was spent stays so
 //! until its epoch ends, and an isolate that misses its deadlines does not begin anew.
 
+use super::check::known_quota;
 use super::memory::Memory;
 use super::rule::Rule;
 use super::{Quota, Verdict};
@@ -16,10 +17,19 @@ pub(super) fn fallback(
     now_ms: u64,
 ) -> (Verdict, Vec<Quota>) {
     match redis_down {
-        RedisDown::Open => (Verdict::Admitted, Vec::new()),
-        RedisDown::Closed => (Verdict::Unavailable, Vec::new()),
+        RedisDown::Open => (Verdict::Admitted, known(memory, rules, now_ms)),
+        RedisDown::Closed => (Verdict::Unavailable, known(memory, rules, now_ms)),
         RedisDown::Local => judge(memory, rules, now_ms),
     }
+}
+
+/// What Redis said last, of limits that nobody counts now.
+fn known(memory: &Memory, rules: &[Rule<'_>], now_ms: u64) -> Vec<Quota> {
+    let label_ms = memory.clock.label(now_ms);
+    rules
+        .iter()
+        .map(|rule| known_quota(memory, rule, label_ms))
+        .collect()
 }
 
 fn judge(memory: &mut Memory, rules: &[Rule<'_>], now_ms: u64) -> (Verdict, Vec<Quota>) {

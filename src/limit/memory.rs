@@ -100,31 +100,22 @@ impl Memory {
             .filter(|entry| entry.epoch == epoch)
     }
 
-    /// What is known of a rule's count at `spot`, without asking.
-    pub(super) fn known_count(&self, rule: &Rule<'_>, spot: Spot) -> Option<(u64, Rc<Sums>)> {
-        let entry = self.entries.get(&rule.base)?;
-        let previous = entry
-            .previous
-            .as_ref()
-            .filter(|_| entry.epoch == spot.epoch)?;
-        Some((
-            rule.window.count(spot, entry.total, previous),
-            previous.clone(),
-        ))
+    /// The total of the epoch at `spot` and the epoch before, as far as they are known
+    /// without asking.
+    pub(super) fn known_count(&self, rule: &Rule<'_>, spot: Spot) -> (u64, Rc<Sums>) {
+        match self.entries.get(&rule.base) {
+            Some(entry) if entry.epoch == spot.epoch => {
+                (entry.settled, entry.previous.clone().unwrap_or_default())
+            }
+            _ => (0, Rc::default()),
+        }
     }
 
     /// What Redis said last that counts at `spot`, and when it stops to, at the latest:
     /// what the local mode goes on from.
     pub(super) fn last_word(&self, rule: &Rule<'_>, spot: Spot) -> (u64, u64) {
-        let entry = self.entries.get(&rule.base);
-        let known = entry
-            .filter(|entry| entry.epoch == spot.epoch)
-            .map_or(0, |entry| {
-                let previous = entry.previous.as_ref();
-                let from = rule.window.counted_from(spot);
-                entry.settled + previous.map_or(0, |sums| sums.from(from))
-            });
-        match known {
+        let (total, previous) = self.known_count(rule, spot);
+        match rule.window.count(spot, total, &previous) {
             0 => (0, spot.at_ms),
             known => (
                 known.min(u64::from(rule.limit.requests)),

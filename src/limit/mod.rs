@@ -112,7 +112,7 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Checked {
     pub verdict: Verdict,
-    /// In the order of the charges; a limit of which nothing is known is left out.
+    /// In the order of the charges, one for each.
     pub quotas: Vec<Quota>,
     /// Redis did not decide.
     pub degraded: bool,

@@ -1,5 +1,6 @@
 //! The second trip of a refusal: everything is given back, and in the same moment what
-//! then counts is read. No clock, no waiting.
+//! then counts is read, of limits too that were not charged because a narrower one
+//! refused first: the request must fit them all. No clock, no waiting.
 
 use std::rc::Rc;
 
@@ -21,6 +22,8 @@ struct AskedHeld {
     held: Held,
     gives_back: bool,
     reads_previous: bool,
+    /// Not charged: whether it refuses is known when it is read.
+    is_uncharged: bool,
 }
 
 /// What counts for one rule once the request's own charge is given back.
@@ -36,10 +39,18 @@ pub(super) struct Standing {
     pub fits_at_ms: u64,
 }
 
-pub(super) fn plan(memory: &mut Memory, rules: &[Rule<'_>], held: Vec<Held>) -> Asked {
+pub(super) fn plan(memory: &mut Memory, rules: &[Rule<'_>], held: Vec<Held>, now_ms: u64) -> Asked {
+    let label_ms = memory.clock.label(now_ms);
     let mut commands = refunds(rules, &held);
-    let mut asked = Vec::with_capacity(held.len());
-    for held in held {
+    let mut asked = Vec::with_capacity(rules.len());
+    let charged = held.len();
+    let uncharged: Vec<Held> = rules
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| held.iter().all(|held| held.index != *index))
+        .map(|(index, rule)| Held::uncharged(index, rule.window.spot(label_ms)))
+        .collect();
+    for (at, held) in held.into_iter().chain(uncharged).enumerate() {
         let Some(rule) = rules.get(held.index) else {
             continue;
         };
@@ -57,6 +68,7 @@ pub(super) fn plan(memory: &mut Memory, rules: &[Rule<'_>], held: Vec<Held>) -> 
             gives_back: held.added.total || held.added.slot,
             held,
             reads_previous,
+            is_uncharged: at >= charged,
         });
     }
     Asked {
@@ -82,7 +94,7 @@ impl Asked {
         let mut reads = reads.iter();
         let mut standings = Vec::with_capacity(self.held.len());
         for asked in self.held {
-            let held = asked.held;
+            let mut held = asked.held;
             let Some(rule) = rules.get(held.index) else {
                 continue;
             };
@@ -112,6 +124,9 @@ impl Asked {
                 entry.total = total;
                 entry.settled = total;
             }
+            if asked.is_uncharged && read.is_none() {
+                continue;
+            }
             let total = total.unwrap_or(held.total);
             let current = read.map(|read| read.slots);
             let (fits_at_ms, _) = rule.window.fits_at(
@@ -122,6 +137,7 @@ impl Asked {
                 &previous,
                 current.as_ref(),
             );
+            held.fits |= asked.is_uncharged && fits_at_ms <= held.spot.at_ms;
             standings.push(Standing {
                 held,
                 total,

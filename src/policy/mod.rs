@@ -28,7 +28,7 @@ mod types;
 mod write;
 
 pub use error::PolicyError;
-pub use grammar::Overrides;
+pub use grammar::{OWN_KEYS, Overrides};
 pub use key::{Selected, Values};
 #[cfg(feature = "cli")]
 pub use read::toml_to_json;

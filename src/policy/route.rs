@@ -2,8 +2,8 @@
 //!
 //! Segment by segment a literal beats `{name}` beats `{name...}`; then a listed method
 //! beats GET standing for HEAD beats `*`. A path that is no route's own but may be
-//! folded into one by the origin gets that route's limits, and nothing else of it.
-//! No spelling of a route's path escapes its limits.
+//! folded into one by the origin gets that route's limits and purges, and nothing else
+//! of it. No spelling of a route's path escapes its limits, or leaves old entries.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
@@ -22,9 +22,11 @@ pub struct Resolved<'p> {
     /// Whose limits count: `route`'s, or those of a more specific one that the origin
     /// may fold this path into. So no wildcard is a way around a strict limit.
     pub limited_as: Option<&'p Route>,
-    /// Percent-decoded, by placeholder; empty unless `exact`.
+    /// Of `route`; percent-decoded, by placeholder; empty unless `exact`.
     pub values: BTreeMap<String, String>,
-    /// False: only the route's limits apply, the request passes through.
+    /// Of `limited_as`.
+    pub folded_values: BTreeMap<String, String>,
+    /// False: only the route's limits and purges apply, the request passes through.
     pub exact: bool,
     /// What goes to the origin: the normal form, or as sent when that is hostile.
     pub path: String,
@@ -46,22 +48,30 @@ impl Policy {
         } else {
             Vec::new()
         };
-        let folded = paths.iter().filter_map(|path| self.best(method, path));
+        let own_path = exact.map(|index| (index, &target.path));
+        let folded = paths
+            .iter()
+            .filter_map(|path| Some((self.best(method, path)?, path)));
         // Of equals the first is taken, which is its own route.
-        let limited_as = exact
+        let limited_as = own_path
             .into_iter()
             .chain(folded)
-            .min_by(|a, b| self.specificity(*a, *b, method));
-        let index = exact.or(limited_as);
-        let route = index.and_then(|index| self.routes.get(index));
+            .min_by(|(a, _), (b, _)| self.specificity(*a, *b, method));
+        let found = |at: Option<(usize, &String)>| {
+            let (index, path) = at?;
+            let route = self.routes.get(index)?;
+            Some((route, values(&route.path, path)))
+        };
+        let at = own_path.or(limited_as);
+        let (limited_as, folded_values) = found(limited_as).unzip();
         Resolved {
-            values: route
-                .filter(|_| exact.is_some())
-                .map(|route| values(&route.path, &target.path))
+            route: found(at).map(|(route, _)| route),
+            index: at.map(|(index, _)| index),
+            values: found(own_path)
+                .map(|(_, values)| values)
                 .unwrap_or_default(),
-            route,
-            index,
-            limited_as: limited_as.and_then(|index| self.routes.get(index)),
+            limited_as,
+            folded_values: folded_values.unwrap_or_default(),
             exact: exact.is_some(),
             path: target.path,
         }

@@ -99,6 +99,13 @@ impl Breaker {
     /// backoff, because a Redis may answer PING and nothing else.
     pub fn probe_succeeded(&mut self) {
         if self.is_probing() {
+            self.recovered();
+        }
+    }
+
+    /// A trip that was made although the breaker is open brought an answer: on trial too.
+    pub fn recovered(&mut self) {
+        if self.is_open() {
             self.state = State::Closed {
                 failures: FAILURES_TO_OPEN - 1,
             };

@@ -113,13 +113,15 @@ pub struct Batch {
     pub commands: Vec<Command>,
     /// Sent to `/multi-exec`: no command of others runs in between.
     pub atomic: bool,
+    /// Sent even while the breaker is open: nobody waits for it, and it must arrive.
+    pub insists: bool,
 }
 
 impl Batch {
     pub fn pipeline(commands: Vec<Command>) -> Self {
         Self {
             commands,
-            atomic: false,
+            ..Self::default()
         }
     }
 
@@ -127,6 +129,14 @@ impl Batch {
         Self {
             commands,
             atomic: true,
+            ..Self::default()
+        }
+    }
+
+    pub fn insisting(self) -> Self {
+        Self {
+            insists: true,
+            ..self
         }
     }
 

@@ -139,7 +139,7 @@ impl Client {
         }
         let link = self.link(store);
         let open = || {
-            let is_open = link.breaker.get().is_open();
+            let is_open = link.breaker.get().is_open() && !batch.insists;
             is_open.then(|| {
                 RedisError::new(RedisErrorKind::Open, "not asked, because it failed lately")
             })
@@ -159,6 +159,7 @@ impl Client {
         match &outcome {
             Err(failure) if failure.is_outage => breaker.failed(transport.now_ms()),
             Err(failure) if !failure.is_sent => {}
+            _ if batch.insists => breaker.recovered(),
             _ => breaker.succeeded(),
         }
         link.breaker.set(breaker);

@@ -203,7 +203,7 @@ fn stale_parts_are_served_and_refreshed_side_by_side() {
     }
     let stale = isolate.get("/home");
     assert_eq!((stale.text(), stale.trips, stale.took_us), (ALL, 1, 1_000));
-    assert_eq!(stale.cache_status(), "edgeweir; hit; ttl=-40; detail=stale");
+    assert_eq!(stale.cache_status(), "edgeweir; hit; ttl=-41; detail=stale");
     let begun_ms = world.now_ms();
     world.settle();
     assert!(world.now_ms() - begun_ms < 1_600, "one after the other");

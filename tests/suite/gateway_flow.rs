@@ -309,7 +309,13 @@ fn what_is_no_listing_passes_through() {
         let served = isolate.ask(ask);
         world.settle();
         assert_eq!((served.status, served.is_streamed), (200, true), "{sent:?}");
-        assert!(!served.headers.contains("cache-status"), "{sent:?}");
+        match sent.headers.contains("upgrade") {
+            true => assert_eq!(
+                served.cache_status(),
+                "edgeweir; fwd=bypass; detail=upgrade"
+            ),
+            false => assert!(!served.headers.contains("cache-status"), "{sent:?}"),
+        }
         let asked = world.asked.borrow().last().unwrap().clone();
         assert_eq!(
             (asked.method, asked.target, asked.body),
@@ -318,6 +324,15 @@ fn what_is_no_listing_passes_through() {
         assert_eq!(asked.headers.get("upgrade"), sent.headers.get("upgrade"));
     }
     assert_eq!(world.redis.get("live:all"), None);
+    // An offer that a server may ignore is no way around the cache.
+    let offer = Ask::get("/live?utm=1").header("upgrade", "h2c");
+    let served = isolate.ask(offer.header("cookie", "secret"));
+    assert_eq!(served.cache_status(), "edgeweir; fwd=miss; stored");
+    let asked = world.asked.borrow().last().unwrap().clone();
+    assert_eq!(
+        (asked.target.as_str(), asked.is_forwarded),
+        ("/live", false)
+    );
 }
 
 /// The origin gets the client's address once, at the end of X-Forwarded-For.
@@ -350,7 +365,7 @@ fn the_origin_is_told_the_clients_address() {
     }
 }
 
-/// A path that is too long is refused before anything is done with it.
+/// A path that is too long is counted like any other and not sent on.
 #[test]
 fn a_path_that_is_too_long_is_a_414() {
     let (world, isolate) = world();
@@ -358,6 +373,7 @@ fn a_path_that_is_too_long_is_a_414() {
     assert_eq!(isolate.get(&fits).status, 200);
     world.asked.borrow_mut().clear();
     let served = isolate.get(&format!("{fits}x"));
-    assert_eq!((served.status, served.trips), (414, 0));
+    assert_eq!((served.status, served.trips), (414, 1));
+    assert!(served.headers.contains("ratelimit"));
     assert_eq!(world.asked.borrow().len(), 0);
 }

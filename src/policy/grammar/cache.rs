@@ -26,7 +26,7 @@ const FIELDS: [&str; 12] = [
 ];
 
 /// What Edgeweir's own keys begin with (CONTRACT, Redis keys).
-const OWN_KEYS: [&str; 6] = ["ratelimit", "views", "gen", "metrics", "meta", "fill"];
+pub const OWN_KEYS: [&str; 6] = ["ratelimit", "views", "gen", "metrics", "meta", "fill"];
 /// `key:…` is the tag that every entry has for its own key.
 const OWN_TAGS: [&str; 1] = ["key"];
 

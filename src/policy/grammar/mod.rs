@@ -17,6 +17,7 @@ use super::error::Faults;
 use super::field::{Field, Table};
 use super::node::Node;
 use super::types::{Defaults, HeaderProfile, Limit, Policy, RedisDown, Timeouts};
+pub use cache::OWN_KEYS;
 use route::Draft;
 
 /// What variables say over the policy.

@@ -266,7 +266,7 @@ impl Origin for Ports {
     ) -> Result<Bounded<Stream>, OriginError> {
         if body.body_ms > timeout_ms {
             self.sleep(timeout_ms).await;
-            return Err(OriginError::Timeout);
+            return Ok(Bounded::Slow(body));
         }
         self.sleep(body.body_ms).await;
         Ok(match body {
@@ -276,7 +276,12 @@ impl Origin for Ports {
         })
     }
 
-    async fn read_incoming(&self, incoming: &Ask, max_bytes: usize) -> Option<Vec<u8>> {
+    async fn read_incoming(
+        &self,
+        incoming: &Ask,
+        max_bytes: usize,
+        _timeout_ms: u64,
+    ) -> Option<Vec<u8>> {
         (incoming.body.len() <= max_bytes).then(|| incoming.body.clone())
     }
 }
