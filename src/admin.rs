@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::http::{Body, Headers, Request, Response};
 use crate::identity::{bearer, constant_time_eq};
 use crate::policy::OWN_KEYS;
+use crate::policy::percent::{decode, encode_component};
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, RedisError};
 use crate::visit::Visit;
@@ -88,14 +89,16 @@ pub async fn answer<P: Ports>(
         .read_incoming(incoming, write::MAX_JSON_BYTES, visit.origin_timeout_ms())
         .await
         .ok_or_else(|| bad("the body must be JSON of at most 64 KB"))?;
-    let purge = parse(&body)?;
+    let mut purge = parse(&body)?;
+    let report = json!({ "purged": { "keys": purge.keys.len(), "tags": purge.tags.len() } });
+    for names in [&mut purge.keys, &mut purge.tags] {
+        let encoded: Vec<String> = names.iter().map(|name| as_in_keys(name)).collect();
+        names.extend(encoded);
+    }
     if !purge.is_empty() && !write::confirm(visit, &purge).await {
         return Err(Failure::RedisUnavailable);
     }
-    Ok(answer_json(
-        200,
-        &json!({ "purged": { "keys": purge.keys.len(), "tags": purge.tags.len() } }),
-    ))
+    Ok(answer_json(200, &report))
 }
 
 fn parse(body: &[u8]) -> Result<Purge, Failure> {
@@ -157,6 +160,17 @@ fn names(member: &str, value: &Value) -> Result<std::collections::BTreeSet<Strin
 fn is_own(key: &str) -> bool {
     key.split_once(':')
         .is_some_and(|(first, _)| OWN_KEYS.contains(&first))
+}
+
+/// The name with its values encoded as the policy's templates write them, for those
+/// who send `search:a b`. As it was sent it is purged too.
+fn as_in_keys(name: &str) -> String {
+    let encoded = |value: &str| {
+        let plain = decode(value, false);
+        encode_component(plain.as_deref().unwrap_or(value))
+    };
+    let values: Vec<String> = name.split(':').map(encoded).collect();
+    values.join(":")
 }
 
 fn bad(detail: &str) -> Failure {

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::http::{Body, Headers, Response};
+use crate::policy::PolicyError;
 
 /// Everything the edge itself answers with instead of the origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,21 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What is wrong with `POLICY`, or with a variable that changes it.
+    pub fn bad_policy(errors: Vec<PolicyError>) -> Self {
+        let of_variable = |error: &&PolicyError| error.line.is_none() && !error.pointer.is_empty();
+        if let Some(error) = errors.iter().find(of_variable) {
+            return Self::Misconfigured {
+                variable: error.pointer.clone(),
+                problem: format!("is wrong: {}; {}", error.message, error.help),
+            };
+        }
+        let member = |error: PolicyError| json!({ "pointer": error.pointer, "message": error.message, "help": error.help });
+        Self::BadPolicy {
+            errors: errors.into_iter().map(member).collect(),
+        }
+    }
+
     pub fn status(&self) -> u16 {
         match self {
             Self::QuotaExceeded { .. } => 429,
@@ -113,7 +129,15 @@ impl Failure {
                 format!("The variable {variable} {problem}.")
             }
             Self::BadPolicy { errors } => {
-                format!("The variable POLICY has {} error(s).", errors.len())
+                let first = errors.first().unwrap_or(&Value::Null);
+                let text = |member: &str| first.get(member).and_then(Value::as_str).unwrap_or("");
+                format!(
+                    "The variable POLICY has {} error(s); the first, at {:?}: {}; {}.",
+                    errors.len(),
+                    text("pointer"),
+                    text("message"),
+                    text("help")
+                )
             }
             Self::NotFound => "There is nothing here.".to_owned(),
             Self::MethodNotAllowed { allow } => format!("Use {allow}."),

@@ -35,7 +35,7 @@ use crate::http::{Body, Request, Response};
 use crate::limit::{self, Charge, Checked, Memory, Verdict};
 use crate::listing::{self, origin_failure};
 use crate::origin::replaced_headers;
-use crate::policy::{Part, Policy, RedisDown, Resolved};
+use crate::policy::{Part, Policy, RedisDown, Resolved, is_own};
 use crate::ports::{Clock, Ports, Redis, Store};
 use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 use crate::visit::Visit;
@@ -181,7 +181,7 @@ fn plan<'p>(policy: &'p Policy, request: &Request, resolved: &Resolved<'p>) -> P
     if request.path.len() > MAX_PATH_BYTES {
         return Plan::TooLong;
     }
-    if resolved.path == "/-" || resolved.path.starts_with("/-/") {
+    if is_own(&resolved.path) {
         return Plan::Admin;
     }
     let (Some(route), Some(index), true) = (resolved.route, resolved.index, resolved.exact) else {

@@ -87,7 +87,17 @@ fn json(file: &str) -> ExitCode {
 }
 
 fn open(file: &str) -> Result<String, String> {
-    std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))
+    let bytes = std::fs::read(file).map_err(|error| format!("{file}: {error}"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error
+            .as_bytes()
+            .iter()
+            .take(good)
+            .filter(|byte| **byte == b'\n')
+            .count();
+        format!("{file}:{line}: not UTF-8; save the file as UTF-8\n1 error")
+    })
 }
 
 fn read(file: &str) -> Result<Policy, String> {
@@ -107,7 +117,7 @@ fn report(file: &str, errors: &[PolicyError]) -> String {
             None => format!("{file}: {error}"),
         })
         .collect();
-    let count = errors.len();
+    let count = errors.iter().map(|error| error.count).sum::<usize>();
     lines.push(format!(
         "{count} error{}",
         if count == 1 { "" } else { "s" }

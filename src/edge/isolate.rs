@@ -4,7 +4,6 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use js_sys::Reflect;
-use serde_json::json;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::Env;
 
@@ -60,12 +59,7 @@ impl Isolate {
             window_ms: config.rate_limit_window_ms,
             max_requests: config.rate_limit_max_requests,
         };
-        let policy = Policy::from_json(text, &overrides).map_err(|errors| Failure::BadPolicy {
-            errors: errors
-                .into_iter()
-                .map(|error| json!({ "pointer": error.pointer, "message": error.message, "help": error.help }))
-                .collect(),
-        })?;
+        let policy = Policy::from_json(text, &overrides).map_err(Failure::bad_policy)?;
         let mut seed = [0; 8];
         // Without randomness probes of isolates are only less spread out.
         let _ = getrandom::fill(&mut seed);

@@ -18,6 +18,9 @@ pub struct PolicyError {
     pub line: Option<usize>,
     /// In characters, from 1.
     pub column: Option<usize>,
+    /// How many errors this one stands for: 1, but for the one that says how many more
+    /// there are than are listed.
+    pub count: usize,
 }
 
 impl fmt::Display for PolicyError {
@@ -88,6 +91,7 @@ impl Faults {
                     help: fault.help,
                     line: place.map(|(line, _)| line),
                     column: place.map(|(_, column)| column),
+                    count: 1,
                 }
             })
             .collect();
@@ -98,6 +102,7 @@ impl Faults {
                 help: "mend these first".to_owned(),
                 line: None,
                 column: None,
+                count: self.unlisted,
             });
         }
         errors

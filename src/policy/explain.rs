@@ -5,11 +5,13 @@
 
 use std::fmt;
 
+use crate::admin;
+
 use super::bounds::bucket_ms;
 use super::key::Values;
 use super::measure::{show_bytes, show_ms};
 use super::percent::{decode, encode_component};
-use super::route::{Resolved, takes_method};
+use super::route::{Resolved, is_own, takes_method};
 use super::target::{foldings, normalise};
 use super::types::*;
 
@@ -45,10 +47,27 @@ impl Policy {
         let mut out = Explanation { lines: Vec::new() };
         out.add("request", format!("{method} {url}"));
         self.explain_path(&mut out, path, &resolved);
+        if is_own(&resolved.path) {
+            out.add("route", "Edgeweir's own, never the origin's");
+            match resolved.path == admin::HEALTH {
+                true => out.add("limit", "none"),
+                false => self.explain_limits(&mut out, &resolved),
+            }
+            out.add("answer", "from Edgeweir itself");
+            return out;
+        }
         self.explain_route(&mut out, method, path, &resolved);
         self.explain_limits(&mut out, &resolved);
         match resolved.route.filter(|_| resolved.exact) {
-            None => out.add("answer", "passes through to the origin, uncached"),
+            None => {
+                out.add("answer", "passes through to the origin, uncached");
+                if let Some(route) = resolved.limited_as.filter(|route| route.purge.is_some()) {
+                    out.add(
+                        "",
+                        format!("a 2xx answer purges what {} purges", route.name),
+                    );
+                }
+            }
             Some(route) => self.explain_answer(&mut out, route, &resolved, query),
         }
         out
@@ -102,7 +121,7 @@ impl Policy {
                 "",
                 "its path is not this one, but the origin may fold this one into it, so its",
             );
-            out.add("", "limits apply; nothing else of it does");
+            out.add("", "limits and purges apply; nothing else of it does");
         }
         let paths = match resolved.exact {
             true => vec![resolved.path.clone()],

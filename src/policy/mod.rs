@@ -32,7 +32,7 @@ pub use grammar::{OWN_KEYS, Overrides};
 pub use key::{Selected, Values};
 #[cfg(feature = "cli")]
 pub use read::toml_to_json;
-pub use route::Resolved;
+pub use route::{Resolved, is_own};
 pub use types::*;
 
 /// `policy.toml` as JSON, checked when this was built.

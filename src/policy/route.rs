@@ -36,7 +36,7 @@ impl Policy {
     /// The route of a request. Linear in the path; routes are few.
     pub fn resolve(&self, method: &str, raw_path: &str) -> Resolved<'_> {
         let target = normalise(raw_path);
-        let own = target.path == "/-" || target.path.starts_with("/-/");
+        let own = is_own(&target.path);
         let exact = match target.hostile || own {
             true => None,
             false => self.best(method, &target.path),
@@ -117,6 +117,11 @@ impl Policy {
         let rank = |route: &Route| Reverse(takes_method(&route.methods, method));
         compare_paths(&a.path, &b.path).then_with(|| rank(a).cmp(&rank(b)))
     }
+}
+
+/// Whether a path is Edgeweir's own.
+pub fn is_own(path: &str) -> bool {
+    path == "/-" || path.starts_with("/-/")
 }
 
 /// How well a list of methods fits one: 2 listed, 1 HEAD by GET, 0 by `*`.

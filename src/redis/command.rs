@@ -71,6 +71,11 @@ impl Command {
         &self.words
     }
 
+    /// Whether its reply holds what others have stored, of any size.
+    pub fn reads_values(&self) -> bool {
+        matches!(self.words.first(), Some(Word::Text(name)) if name == "MGET")
+    }
+
     /// `PEXPIRE key ms`.
     pub fn pexpire(key: &str, ttl_ms: u64) -> Self {
         Self::new("PEXPIRE").arg(key).arg(ttl_ms)

@@ -26,7 +26,7 @@ impl Failure {
     }
 
     /// Redis' own refusal of a batch, by what its error says.
-    fn refused(kind: RedisErrorKind, detail: impl Into<String>) -> Self {
+    pub(super) fn refused(kind: RedisErrorKind, detail: impl Into<String>) -> Self {
         use RedisErrorKind::{Full, ReadOnly, Rejected, TooLarge};
         Self {
             is_outage: !matches!(kind, Rejected | TooLarge | Full | ReadOnly),

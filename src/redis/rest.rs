@@ -264,7 +264,7 @@ impl Link {
             }
             answer => answer,
         }
-        .map_err(|error| self.transport_failure(error, timeout_ms))
+        .map_err(|error| self.transport_failure(error, batch, timeout_ms))
         .and_then(|answer| judge(&answer, batch.commands.len()))
     }
 
@@ -301,12 +301,17 @@ impl Link {
         }
     }
 
-    fn transport_failure(&self, error: TransportError, timeout_ms: u64) -> Failure {
+    fn transport_failure(&self, error: TransportError, batch: &Batch, timeout_ms: u64) -> Failure {
         match error {
             TransportError::Timeout => Failure::outage(
                 RedisErrorKind::Timeout,
                 format!("no answer within {timeout_ms} ms"),
             ),
+            // A few large values under one key must not take the others from Redis; where
+            // no values were asked for, whoever answered is no Redis.
+            TransportError::TooLarge if batch.commands.iter().any(Command::reads_values) => {
+                Failure::refused(RedisErrorKind::TooLarge, "the answer is too large")
+            }
             TransportError::TooLarge => {
                 Failure::outage(RedisErrorKind::TooLarge, "the answer is too large")
             }

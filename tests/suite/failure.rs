@@ -94,11 +94,11 @@ fn failures_are_problem_details() {
     );
     expect(
         Failure::BadPolicy {
-            errors: vec![json!({ "pointer": "/route/0" })],
+            errors: vec![json!({ "pointer": "/route/0", "message": "no name", "help": "add one" })],
         },
         503,
         None,
-        r#"{"detail":"The variable POLICY has 1 error(s).","errors":[{"pointer":"/route/0"}],"status":503,"title":"Service Unavailable","type":"about:blank","variable":"POLICY"}"#,
+        r#"{"detail":"The variable POLICY has 1 error(s); the first, at \"/route/0\": no name; add one.","errors":[{"help":"add one","message":"no name","pointer":"/route/0"}],"status":503,"title":"Service Unavailable","type":"about:blank","variable":"POLICY"}"#,
     );
     expect(
         Failure::NotFound,
