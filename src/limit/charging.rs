@@ -19,7 +19,10 @@ const MAX_TIME_MS: u64 = 1 << 52;
 pub(super) struct Held {
     /// Which rule.
     pub index: usize,
+    /// Where it counts.
     pub spot: Spot,
+    /// Where it stands in Redis.
+    pub stands: Spot,
     pub added: Added,
     /// After the charge; what was there before is unknown when it would overflow.
     pub total: u64,
@@ -37,6 +40,7 @@ impl Held {
         Self {
             index,
             spot,
+            stands: spot,
             added: Added {
                 total: false,
                 slot: false,
@@ -78,11 +82,10 @@ struct AskedCharge {
 pub(super) enum Judged {
     /// Every charge ran where its label says.
     Valid(Vec<Held>),
-    /// Every charge fits and ran in its epoch, but where its label does not say, or later
-    /// than is known: they fit all the same once they are moved from these spots to
-    /// their own. Given back and charged anew they could lose their place to others'
-    /// charges that are about to be given back.
-    Astray(Vec<Held>, Vec<Spot>),
+    /// Every charge fits where it counts, but stands elsewhere in its epoch: move them.
+    /// Given back and charged anew they could lose their place to others' charges that
+    /// are about to be given back.
+    Astray(Vec<Held>),
     /// Some label was wrong, or some charge ran in another epoch: give all of them
     /// back and charge again.
     Misplaced(Vec<Held>),
@@ -231,6 +234,7 @@ impl Asked {
             held.push(Held {
                 index: charge.index,
                 spot: charge.spot,
+                stands: charge.spot,
                 added,
                 total,
                 previous,
@@ -239,17 +243,30 @@ impl Asked {
                 lacks_expiry: !is_expiry_set && total == rule.cost(),
             });
         }
+        // Redis says where it ran: that is where it counts.
+        if let Some(ran_ms) = ran_ms
+            && is_label_false
+            && !is_epoch_wrong
+        {
+            is_label_false = false;
+            held = self.placed(rules, held, ran_ms);
+        }
+        let all_fit = held.iter().all(|held| held.fits);
+        if is_late && !self.has_time && all_fit {
+            // It ran at some time since then: counted longer than it must be, it is safe.
+            let to_ms = memory.clock.label(received_ms);
+            let is_same = |held: &Held| {
+                let rule = rules.get(held.index);
+                rule.is_some_and(|rule| rule.window.spot(to_ms).epoch == held.stands.epoch)
+            };
+            is_epoch_wrong = !held.iter().all(is_same);
+            if !is_epoch_wrong {
+                held = self.placed(rules, held, to_ms);
+            }
+        }
         // A refusal is safe wherever it ran; only its label must be true, or the time that
         // it names would be wrong.
-        let all_fit = held.iter().all(|held| held.fits);
-        let is_unplaced = all_fit && is_late && !self.has_time;
-        let mut shifted = None;
-        if !is_broken && !is_epoch_wrong && (is_label_false || is_unplaced) {
-            let to_ms = ran_ms.unwrap_or_else(|| memory.clock.label(received_ms));
-            shifted = shift_to(rules, &held, to_ms);
-        }
-        let is_misplaced = is_label_false || is_unplaced || (is_epoch_wrong && all_fit);
-        if is_broken || (is_misplaced && shifted.is_none()) {
+        if is_broken || is_label_false || (is_epoch_wrong && all_fit) {
             self.forget(memory, rules);
             return match is_broken {
                 true => Judged::Broken(held),
@@ -272,36 +289,36 @@ impl Asked {
                 }
             }
         }
-        match shifted {
-            Some(shifted) => Judged::Astray(shifted, held.iter().map(|held| held.spot).collect()),
-            None => Judged::Valid(held),
+        let is_astray = held.iter().any(|held| held.spot.slot != held.stands.slot);
+        match all_fit && is_astray {
+            true => Judged::Astray(held),
+            false => Judged::Valid(held),
         }
+    }
+
+    /// The charges as they count at another moment.
+    fn placed(&self, rules: &[Rule<'_>], held: Vec<Held>, at_ms: u64) -> Vec<Held> {
+        let placed = |held: Held| {
+            let rule = rules.get(held.index)?;
+            let spot = rule.window.spot(at_ms);
+            let count = rule.window.count(spot, held.total, &held.previous);
+            Some(Held {
+                spot,
+                fits: held.added.total && held.added.slot && rule.does_fit(count),
+                current: None,
+                ..held
+            })
+        };
+        held.into_iter().filter_map(placed).collect()
     }
 }
 
-/// The charges at another moment of their epochs, if they fit there too.
-fn shift_to(rules: &[Rule<'_>], held: &[Held], to_ms: u64) -> Option<Vec<Held>> {
-    held.iter()
-        .map(|held| {
-            let rule = rules.get(held.index)?;
-            let spot = rule.window.spot(to_ms);
-            let count = rule.window.count(spot, held.total, &held.previous);
-            let fits = held.fits && spot.epoch == held.spot.epoch && rule.does_fit(count);
-            fits.then(|| Held {
-                spot,
-                current: None,
-                ..held.clone()
-            })
-        })
-        .collect()
-}
-
 /// Moves charges to their own spots; `TIME` comes last.
-pub(super) fn shift(rules: &[Rule<'_>], charged: &[Held], from: &[Spot]) -> Batch {
+pub(super) fn shift(rules: &[Rule<'_>], charged: &[Held]) -> Batch {
     let mut commands = Vec::with_capacity(2 * charged.len() + 1);
-    for (held, from) in charged.iter().zip(from) {
+    for held in charged {
         if let Some(rule) = rules.get(held.index) {
-            commands.push(rule.shift(*from, held.spot));
+            commands.push(rule.shift(held.stands, held.spot));
             // A flush may have come first, and then this makes the key.
             commands.push(rule.expire(held.spot));
         }
@@ -328,10 +345,10 @@ pub(super) fn refunds(rules: &[Rule<'_>], held: &[Held]) -> Vec<Command> {
     let mut commands = Vec::with_capacity(2 * held.len());
     for held in held {
         if let Some(rule) = rules.get(held.index)
-            && let Some(refund) = rule.refund(held.spot, held.added)
+            && let Some(refund) = rule.refund(held.stands, held.added)
         {
             commands.push(refund);
-            commands.push(rule.expire(held.spot));
+            commands.push(rule.expire(held.stands));
         }
     }
     commands

@@ -166,10 +166,12 @@ impl<P: Redis + Clock> Flow<'_, '_, P> {
                     held.extend(charged);
                     return Ok(());
                 }
-                Judged::Astray(charged, from) => {
-                    let batch = charging::shift(self.rules, &charged, &from);
+                Judged::Astray(mut charged) => {
+                    let batch = charging::shift(self.rules, &charged);
                     let replies = self.trip(&batch).await.unwrap_or_default();
-                    match charging::is_shifted(self.rules, &charged, &replies) {
+                    let shifted = charging::is_shifted(self.rules, &charged, &replies);
+                    charged.iter_mut().for_each(|held| held.stands = held.spot);
+                    match shifted {
                         Some(true) => {
                             held.extend(charged);
                             return Ok(());

@@ -17,8 +17,11 @@
 //! 1. *Labels.* An admitted charge has τ − T − r/2 ≤ x ≤ τ + r/2. When `TIME` rode in the same
 //!    `/multi-exec`, that is checked on its answer. Else the offset is from a sample wrong by
 //!    at most r/2 (half its trip), and τ lies between the two local readings that are at
-//!    most T apart, of which the label is the first: without `TIME` a later reply never
-//!    admits, its charge is given back and made anew with `TIME`.
+//!    most T apart, of which the label is the first. Where this fails in the right epoch, the
+//!    charge is judged anew at τ if `TIME` says it, and moved to the slot of τ, or of the time
+//!    when its late answer came, before it admits and before its epoch ends (`TIME` rides).
+//!    Step 3 needs of c that what it counted at is not after τc + r/2, and of d that where it
+//!    stands is not before τd − T − r/2; a move keeps both.
 //! 2. *Epochs.* An admitted charge has ⌊x/W⌋ = ⌊τ/W⌋: checked on `TIME`, which rides whenever x
 //!    is within b of a boundary; farther away rule 1 implies it.
 //! 3. *Counting.* Take any window and the last charge c, in Redis' order, of those admitted in
