@@ -348,3 +348,43 @@ fn never_above_the_limit_in_any_trailing_window() {
     );
     assert!(all.2 * 5 < all.0 + all.1, "too often degraded: {all:?}");
 }
+
+/// A burst on isolates that know nothing yet and whose clocks are wrong: exactly the
+/// limit is admitted, whoever has to correct himself on the way.
+#[test]
+fn a_burst_on_cold_isolates_with_wrong_clocks_admits_the_limit() {
+    for (skews_ms, start_ms) in [
+        ([0, 0, 0, 0], 20_000),
+        ([-5_000, 3_000, 20_000, -15_000], 25_000),
+        ([-400, 700, 2_000, -1_500], 30_000),
+        ([-36_000_000, 5_000, 40_000, 0], 20_000),
+    ] {
+        let sim = Sim::new(1_770_000_000_000 + start_ms);
+        let redis = Rc::new(FakeRedis::default());
+        let outcomes = Rc::new(RefCell::new(Outcomes::default()));
+        let limit = crate::sim::traffic::limit("minute", 100, 60_000, By::Global);
+        let mut rng = Rng::new(first_seed());
+        for (index, skew_ms) in skews_ms.iter().enumerate() {
+            let mut paths = Rng::new(rng.next());
+            let isolate = Isolate::new(&sim, &redis, move |_| {
+                let mut passage =
+                    Passage::new(paths.between(300, 200_000), paths.between(300, 200_000));
+                passage.is_late_anyway = true;
+                passage
+            });
+            isolate.edge.skew_us.set(skew_ms * 1000);
+            for number in 0..100 {
+                let tag = index as u64 * 100 + number + 1;
+                let at_us = sim.now_us() + rng.between(0, 20_000);
+                let asked = vec![(limit.clone(), "global".to_owned())];
+                send(&isolate, &outcomes, (tag, at_us, 0), asked, 150);
+            }
+        }
+        sim.run();
+        let outcomes = outcomes.borrow();
+        let counts = (outcomes.admitted.len(), outcomes.degraded.len());
+        println!("{skews_ms:?}: {counts:?}; EDGEWEIR_SEED={}", first_seed());
+        assert!(counts.0 <= 100, "{skews_ms:?}: {counts:?}");
+        assert!(counts.0 >= 98, "{skews_ms:?}: {counts:?}");
+    }
+}
