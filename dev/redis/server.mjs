@@ -10,6 +10,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { find, TOOLS } from "../setup/exec.mjs";
 import { RedisLink } from "./link.mjs";
 
 const START_DEADLINE_MS = 10_000;
@@ -18,6 +19,9 @@ const POLL_MS = 10;
 /** Another process may take the free port between our asking for it and Redis' binding it. */
 const MAX_ATTEMPTS = 5;
 const WATCHER = 'read -r _; kill -KILL "$1" 2>/dev/null; rm -rf -- "$2"';
+
+/** The machine's own, else the one that the set-up has put into the project. */
+const program = () => find("redis-server") ?? find("redis-server", { PATH: join(TOOLS, "bin") }) ?? "redis-server";
 
 const running = new Set();
 process.on("exit", () => {
@@ -29,7 +33,7 @@ process.on("exit", () => {
  * at once as a crash would; both resolve when it is gone. `args` go last on its command line, so they win over ours.
  * `port`: a fixed one, to come back where an earlier server was.
  */
-export async function startRedisServer({ binary = "redis-server", args = [], port } = {}) {
+export async function startRedisServer({ binary = program(), args = [], port } = {}) {
   let lastError;
   for (let attempt = 0; attempt < (port === undefined ? MAX_ATTEMPTS : 1); attempt += 1) {
     const redis = new RedisProcess({ binary, args, port: port ?? (await freePort()) });
