@@ -179,6 +179,13 @@ pub fn add_server_timing(headers: &mut Headers, timing: Timing) {
     }
 }
 
+/// A stream must reach its visitor while it goes on.
+pub fn is_event_stream(headers: &Headers) -> bool {
+    let kind = headers.get("content-type").unwrap_or("");
+    let essence = kind.split(';').next().unwrap_or("").trim();
+    essence.eq_ignore_ascii_case("text/event-stream")
+}
+
 /// Fields that describe one hop, or that must never be replayed from a cache.
 pub fn is_kept_in_cache(name: &str) -> bool {
     !matches!(

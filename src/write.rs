@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::cache::purge::Purge;
 use crate::deferred::Deferred;
+use crate::headers::is_event_stream;
 use crate::http::{Body, Response};
 use crate::policy::{Piece, PurgeRule, Template, Values};
 use crate::ports::{Bounded, OriginError, Ports};
@@ -79,9 +80,7 @@ pub async fn purge_after<P: Ports>(
     }
     let mut answered = None;
     let mut broken = None;
-    let is_stream = (response.headers.get("content-type"))
-        .is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
-    if needs_response(rule) && !is_stream {
+    if needs_response(rule) && !is_event_stream(&response.headers) {
         let body = std::mem::replace(&mut response.body, Body::Empty);
         match peek(visit, body).await {
             Ok(Peeked::Json(bytes, json)) => {
@@ -116,6 +115,10 @@ pub async fn purge_after<P: Ports>(
 
 /// Whether Redis confirmed the purge; if not, it is tried again after the answer.
 pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
+    if visit.gateway.settings.without_redis {
+        // Nothing is stored, so nothing old can be served.
+        return true;
+    }
     let batch = purge.batch(visit.ports.random());
     let confirmed = match visit.cache_trip(&batch).await {
         Ok(replies) => !replies.iter().any(Reply::is_error),

@@ -79,11 +79,7 @@ pub fn storable(status: u16, headers: &Headers, rule: &CacheRule) -> Result<Time
     if varies {
         return Err(Unstorable::Vary);
     }
-    // A stream must reach its visitor while it goes on.
-    let is_stream = headers
-        .get("content-type")
-        .is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
-    if is_stream {
+    if crate::headers::is_event_stream(headers) {
         return Err(Unstorable::NotJson);
     }
     // The platform decodes these two when a body is read, and no other.

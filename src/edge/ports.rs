@@ -329,7 +329,11 @@ async fn whole_body(
         .and_then(|length| length.parse::<usize>().ok());
     let is_plain = response.headers().get("content-encoding")?.is_none();
     match declared {
-        Some(length) if length <= max_bytes && is_plain => {
+        Some(length) if length > max_bytes && is_plain => {
+            cancel(response);
+            Ok(None)
+        }
+        Some(_) if is_plain => {
             let buffer = JsFuture::from(response.array_buffer()?).await?;
             Ok(Some(Uint8Array::new(&buffer).to_vec()))
         }

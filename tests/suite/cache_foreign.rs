@@ -160,6 +160,103 @@ fn a_backends_purge_of_a_tag_defeats_a_fill_under_way() {
     assert_eq!(isolate.get("/today").text(), "2");
 }
 
+/// A fill during which something was purged writes nothing under the key that others
+/// read, whether or not a newer entry is there; one during which nothing was does.
+#[test]
+fn a_fill_that_a_purge_has_overtaken_writes_nothing() {
+    for (is_purged, is_asked_again, expected) in [
+        (false, false, Some("1")),
+        (true, false, None),
+        (true, true, Some("2")),
+    ] {
+        let (world, isolate) = world();
+        let mut version = 0;
+        world.origin(move |_| {
+            version += 1;
+            Says::json(&json!(version)).after(if version == 1 { 500 } else { 20 })
+        });
+        let (_, slow) = isolate.send(Ask::get("/today"));
+        world.pass(100);
+        if is_purged {
+            let now_us = world.sim.now_us();
+            (world.redis).set_px(now_us, "gen:books", "a-new-one", 172_800_000);
+        }
+        if is_asked_again {
+            assert_eq!(isolate.get("/today").text(), "2");
+        }
+        assert_eq!(world.sim.block_on(slow.wait()).text(), "1");
+        world.settle();
+        let held = world.redis.get("books:today");
+        assert_eq!(
+            held.as_deref(),
+            expected.map(str::as_bytes),
+            "purged: {is_purged}, asked again: {is_asked_again}"
+        );
+        let ttls = world.redis.ttls_ms(world.sim.now_us());
+        let has_lock = ttls.keys().any(|key| key.starts_with("fill:"));
+        assert!(!has_lock, "nobody waits for a fill that is over: {ttls:?}");
+    }
+}
+
+/// A refresh that ends the stale entry, because its answer may not be stored, leaves a
+/// newer one alone that came after a purge.
+#[test]
+fn a_refresh_that_a_purge_has_overtaken_deletes_nothing() {
+    let (world, isolate) = world();
+    assert_eq!(isolate.get_settled("/today").status, 200);
+    world.pass(601_000);
+    let mut asked = 0;
+    world.origin(move |_| {
+        asked += 1;
+        match asked {
+            1 => Says::new(404, "{}").after(500),
+            _ => Says::json(&json!("newer")),
+        }
+    });
+    assert!(isolate.get("/today").cache_status().contains("stale"));
+    world.pass(100);
+    let now_us = world.sim.now_us();
+    (world.redis).set_px(now_us, "gen:books", "a-new-one", 172_800_000);
+    assert_eq!(
+        world.isolate(shop()).get("/today").cache_status(),
+        "edgeweir; fwd=miss; stored"
+    );
+    world.settle();
+    assert_eq!(
+        world.redis.get("books:today").as_deref(),
+        Some(&b"\"newer\""[..])
+    );
+}
+
+/// A value that another service puts there after the lookup and before the lock is
+/// served, and stays: to a visitor who found nothing, and by a refresh.
+#[test]
+fn a_value_that_comes_before_the_lock_is_served_and_kept() {
+    for is_refresh in [false, true] {
+        let (world, isolate) = world();
+        if is_refresh {
+            isolate.get_settled("/today");
+            world.pass(600_500);
+            world.asked.borrow_mut().clear();
+        }
+        let service = world.clone();
+        world.network(move |batch| {
+            if format!("{batch:?}").contains("\"fill:") {
+                setex(&service, "\"cron\"", 900_000);
+            }
+            Passage::new(500, 500)
+        });
+        let served = isolate.get_settled("/today");
+        let (text, status) = match is_refresh {
+            true => ("\"from the origin\"", "edgeweir; hit; ttl=-1; detail=stale"),
+            false => ("\"cron\"", "edgeweir; fwd=miss; collapsed"),
+        };
+        assert_eq!((served.text(), served.cache_status()), (text, status));
+        assert_eq!(world.asked.borrow().len(), 0);
+        assert_eq!(isolate.get_settled("/today").text(), "\"cron\"");
+    }
+}
+
 /// What was learnt of another service's value must not outlive it: an entry that we put
 /// in its place in the meantime is still purged by its tags.
 #[test]

@@ -9,7 +9,7 @@ use edgeweir::redis::RedisErrorKind;
 use serde_json::json;
 
 use super::sim::{Fault, Passage, Rng, first_seed};
-use super::world::{Ask, Isolate, Says, Served, World, policy};
+use super::world::{Ask, Isolate, START_MS, Says, Served, World, policy};
 
 fn shop(headers: &[&str]) -> Policy {
     policy(&json!({
@@ -151,6 +151,75 @@ fn only_the_profiles_of_the_policy_are_said() {
     assert_eq!(said(&["legacy"], "/x"), [0, 0, 1, 1, 1]);
     assert_eq!(said(&[], "/x"), [0; 5]);
     assert_eq!(said(&["draft-11", "legacy"], "/free"), [0; 5]);
+}
+
+/// One item for each limit in every answer: also of one that was not asked because a
+/// narrower one refused, or of which nothing is known.
+#[test]
+fn every_answer_says_every_limit() {
+    const DAY_MS: u64 = 86_400_000;
+    let names = |served: &Served, field: &str| {
+        let items = served.get(field).split(", ");
+        let names = items.map(|item| item.split(';').next().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    for redis_down in ["local", "open", "closed"] {
+        let world = World::new(first_seed());
+        let isolate = world.isolate(policy(&json!({
+            "defaults": { "limit": [] },
+            "route": [{ "name": "r", "match": "GET /r", "redis_down": redis_down, "limit": [
+                { "name": "wide", "requests": 1000, "window": "24h", "by": "global" },
+                { "name": "narrow", "requests": 2, "window": "60s", "by": "ip" } ] }],
+        })));
+        let is_complete = |served: &Served| {
+            for field in ["ratelimit", "ratelimit-policy"] {
+                assert_eq!(names(served, field), [r#""wide""#, r#""narrow""#]);
+            }
+        };
+        // Two minutes into a day, whose yesterday is not known yet.
+        world.pass(DAY_MS - START_MS % DAY_MS + 120_000);
+        for status in [200, 200, 429, 429, 429] {
+            let served = isolate.get_settled("/r");
+            assert_eq!(served.status, status);
+            is_complete(&served);
+        }
+        world.network(|_| Passage {
+            fault: Fault::Before(RedisErrorKind::Open),
+            ..Passage::new(0, 0)
+        });
+        let down = isolate.ask(Ask::get("/r").header("cf-connecting-ip", "192.0.2.9"));
+        assert_eq!(down.status, if redis_down == "closed" { 503 } else { 200 });
+        is_complete(&down);
+        let left = if redis_down == "local" { 1 } else { 2 };
+        assert_eq!(down.get("x-ratelimit-remaining"), left.to_string());
+    }
+}
+
+/// A visitor counts from the answer, however long the origin took: it says what the
+/// next refusal says.
+#[test]
+fn after_a_slow_origin_the_time_counts_from_the_answer() {
+    let world = World::new(first_seed());
+    world.origin(|_| Says::new(200, "{}").after(4_000));
+    let isolate = world.isolate(policy(&json!({
+        "defaults": {
+            "limit": [{ "name": "one", "requests": 1, "window": "10s", "by": "ip" }],
+            "timeout": { "origin": "10s" },
+        },
+        "route": [],
+    })));
+    let first = isolate.get("/r");
+    let refused = isolate.get("/r");
+    assert_eq!((first.status, refused.status), (200, 429));
+    let wait_s = refused.get("retry-after");
+    assert_eq!(first.get("ratelimit"), format!("\"one\";r=0;t={wait_s}"));
+    assert_eq!(refused.get("ratelimit"), first.get("ratelimit"));
+    assert_eq!(
+        first.get("x-ratelimit-reset"),
+        refused.get("x-ratelimit-reset")
+    );
+    world.pass(wait_s.parse::<u64>().unwrap() * 1_000);
+    assert_eq!(isolate.get("/r").status, 200);
 }
 
 /// Server-Timing: who was asked, and nobody else.

@@ -141,6 +141,41 @@ fn several_limits_are_charged_all_or_none() {
     assert!(refused.deferred.is_empty());
 }
 
+/// A narrower limit refuses before the wider one is charged, and both are spent: both
+/// are named, the time is that of the later one and exact, and each tells its own.
+#[test]
+fn a_refusal_knows_the_wider_limit_that_is_spent_too() {
+    let limits = [
+        limit("short", 3, 10_000, By::User),
+        limit("long", 3, 3_600_000, By::Ip),
+    ];
+    let desk = Desk::new();
+    desk.admit(&limits, 3);
+    let refused = desk.check(&limits);
+    let Verdict::Refused {
+        retry_after_ms,
+        violated,
+    } = &refused.verdict
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(violated, &["short", "long"]);
+    let resets: Vec<u64> = refused.quotas.iter().map(|quota| quota.reset_ms).collect();
+    assert!((9_000..=10_500).contains(&resets[0]), "{resets:?}");
+    assert!((3_599_000..=3_630_000).contains(&resets[1]), "{resets:?}");
+    assert_eq!(*retry_after_ms, resets[1]);
+    desk.wait(resets[0]);
+    let Verdict::Refused { violated, .. } = desk.check(&limits).verdict else {
+        panic!("the long one is still spent");
+    };
+    assert_eq!(violated, ["long"]);
+    // A check takes 8 ms, and its charge is made 2 ms after it began.
+    desk.wait(resets[1] - resets[0] - 40);
+    desk.refusal_ms(&limits);
+    desk.wait(40);
+    desk.admit(&limits, 1);
+}
+
 /// A refusal is repeated without a trip for that cost or more, until the time it named
 /// and at most for 5 s; a smaller cost asks Redis.
 #[test]

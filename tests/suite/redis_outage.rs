@@ -61,6 +61,23 @@ fn a_redis_that_answers_is_no_outage() {
     }
 }
 
+/// Large values under one key must not take the others from Redis.
+#[test]
+fn values_that_are_too_large_are_no_outage() {
+    let world = World::new();
+    let client = client();
+    let read = Batch::pipeline(vec![
+        Command::new("PING"),
+        Command::new("MGET").arg("the-key"),
+    ]);
+    for _ in 0..5 {
+        world.next(Step::After(1, Err(TransportError::TooLarge)));
+        let failed = world.run(client.pipeline(&world, Store::Limits, &read, TIMEOUT_MS));
+        assert_eq!(failed.unwrap_err().kind, RedisErrorKind::TooLarge);
+    }
+    assert!(!client.is_open(Store::Limits));
+}
+
 #[test]
 fn a_batch_that_was_not_sent_forgives_no_failure() {
     let world = World::new();
@@ -111,6 +128,48 @@ fn one_probe_after_the_backoff_closes_or_opens_again() {
     assert!(!client.is_open(Store::Limits));
     world.answer(200, r#"[{"result":7}]"#);
     assert_eq!(world.ask(&client), Ok(vec![Reply::Int(7)]));
+}
+
+/// What must arrive is sent although the breaker is open: a failure leaves it open, an
+/// answer closes it on trial, as a probe's does.
+#[test]
+fn a_batch_that_insists_is_sent_while_the_breaker_is_open() {
+    let world = World::new();
+    let client = client();
+    open(&world, &client, Store::Limits);
+    let insisting = get().insisting();
+    let insist = || world.run(client.pipeline(&world, Store::Limits, &insisting, TIMEOUT_MS));
+    let sent = world.sent.borrow().len();
+    world.answer(500, "");
+    assert_eq!(insist().unwrap_err().kind, RedisErrorKind::Status);
+    assert_eq!(world.sent.borrow().len(), sent + 1);
+    assert_eq!(
+        world.kind(&client),
+        RedisErrorKind::Open,
+        "nobody else waits"
+    );
+    assert!(
+        client.probe_due(world.now_ms() + 1_000, Store::Limits),
+        "its failure does not lengthen the backoff"
+    );
+
+    world.answer(200, r#"[{"result":7}]"#);
+    assert_eq!(insist(), Ok(vec![Reply::Int(7)]));
+    assert!(!client.is_open(Store::Limits));
+    world.answer(500, "");
+    assert_eq!(world.kind(&client), RedisErrorKind::Status);
+    assert!(client.is_open(Store::Limits), "it was closed on trial");
+
+    world.answer(200, r#"[{"result":7}]"#);
+    assert!(insist().is_ok());
+    world.answer(200, r#"[{"result":7}]"#);
+    assert!(world.ask(&client).is_ok());
+    world.answer(500, "");
+    assert_eq!(world.kind(&client), RedisErrorKind::Status);
+    assert!(
+        !client.is_open(Store::Limits),
+        "and an answer ended the trial"
+    );
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub struct World {
     rng: RefCell<Rng>,
     script: RefCell<Script>,
     network: RefCell<Network>,
+    cache_network: RefCell<Option<Network>>,
     watcher: RefCell<Option<Watcher>>,
     requests: Cell<u64>,
     running: Cell<u64>,
@@ -79,6 +80,7 @@ impl World {
             rng: RefCell::new(Rng::new(seed)),
             script: RefCell::new(Box::new(|_| Says::new(200, "{}"))),
             network: RefCell::new(Box::new(|_| Passage::new(500, 500))),
+            cache_network: RefCell::default(),
             watcher: RefCell::default(),
             requests: Cell::new(0),
             running: Cell::new(0),
@@ -92,6 +94,18 @@ impl World {
     /// How each trip passes, by what it carries.
     pub fn network(&self, network: impl FnMut(&Batch) -> Passage + 'static) {
         *self.network.borrow_mut() = Box::new(network);
+    }
+
+    /// The same for the cache's trips alone, where they pass in another way.
+    pub fn cache_network(&self, network: impl FnMut(&Batch) -> Passage + 'static) {
+        *self.cache_network.borrow_mut() = Some(Box::new(network));
+    }
+
+    fn passage(&self, batch: &Batch, is_cache: bool) -> Passage {
+        match (is_cache, self.cache_network.borrow_mut().as_mut()) {
+            (true, Some(network)) => network(batch),
+            _ => (self.network.borrow_mut())(batch),
+        }
     }
 
     /// Called with the request's number, the batch and what came back.
@@ -118,14 +132,14 @@ impl World {
 
     /// With exactly these settings.
     pub fn isolate_as(self: &Rc<Self>, policy: Policy, settings: Settings) -> Isolate {
-        let edge = |redis| {
+        let edge = |redis, is_cache| {
             let world = self.clone();
-            let network = move |batch: &Batch| (world.network.borrow_mut())(batch);
+            let network = move |batch: &Batch| world.passage(batch, is_cache);
             Edge::new(&self.sim, redis, network)
         };
         Isolate {
-            limits: edge(&self.redis),
-            cache: edge(&self.cache),
+            limits: edge(&self.redis, false),
+            cache: edge(&self.cache, true),
             world: self.clone(),
             gateway: Rc::new(Gateway::new(policy, settings)),
             tasks: Rc::default(),

@@ -160,6 +160,12 @@ impl Redis for Edge {
     ) -> Result<Vec<Reply>, RedisError> {
         self.trips.set(self.trips.get() + 1);
         let passage = (self.network.borrow_mut())(batch);
+        if let (Fault::Before(kind), 0, 0) =
+            (&passage.fault, passage.request_us, passage.response_us)
+        {
+            // As of a breaker that is open: the failure is there before anything is polled.
+            return Err(RedisError::new(*kind, "simulated"));
+        }
         let slot = Slot::new();
         if !passage.is_late_anyway {
             let error = RedisError::new(RedisErrorKind::Timeout, "simulated");
