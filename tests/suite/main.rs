@@ -18,6 +18,7 @@ mod fill_answer;
 mod fill_failure;
 mod fill_faults;
 mod fill_single;
+mod fill_stale;
 mod gateway_admin;
 mod gateway_flow;
 mod gateway_headers;
