@@ -179,6 +179,17 @@ pub fn add_server_timing(headers: &mut Headers, timing: Timing) {
     }
 }
 
+/// Whether the platform decodes a body when it is read: it knows these two, alone and
+/// written so.
+pub fn is_readable(headers: &Headers) -> bool {
+    let mut codings = headers.get_all("content-encoding");
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => matches!(coding, "gzip" | "br" | "identity"),
+        _ => false,
+    }
+}
+
 /// A stream must reach its visitor while it goes on.
 pub fn is_event_stream(headers: &Headers) -> bool {
     let kind = headers.get("content-type").unwrap_or("");

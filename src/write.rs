@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cache::purge::Purge;
 use crate::deferred::Deferred;
-use crate::headers::is_event_stream;
+use crate::headers::{is_event_stream, is_readable};
 use crate::http::{Body, Response};
 use crate::policy::{Piece, PurgeRule, Template, Values};
 use crate::ports::{Bounded, OriginError, Ports};
@@ -80,7 +80,8 @@ pub async fn purge_after<P: Ports>(
     }
     let mut answered = None;
     let mut broken = None;
-    if needs_response(rule) && !is_event_stream(&response.headers) {
+    let headers = &response.headers;
+    if needs_response(rule) && !is_event_stream(headers) && is_readable(headers) {
         let body = std::mem::replace(&mut response.body, Body::Empty);
         match peek(visit, body).await {
             Ok(Peeked::Json(bytes, json)) => {

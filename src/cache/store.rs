@@ -82,13 +82,7 @@ pub fn storable(status: u16, headers: &Headers, rule: &CacheRule) -> Result<Time
     if crate::headers::is_event_stream(headers) {
         return Err(Unstorable::NotJson);
     }
-    // The platform decodes these two when a body is read, and no other.
-    let is_readable = headers
-        .get_all("content-encoding")
-        .flat_map(|field| field.split(','))
-        .map(str::trim)
-        .all(|coding| matches!(coding, "" | "identity" | "gzip" | "br"));
-    if !is_readable {
+    if !crate::headers::is_readable(headers) {
         return Err(Unstorable::Encoding);
     }
     let declared = headers

@@ -49,9 +49,16 @@ test("REDIS_ENABLED=false needs no UPSTASH_*: local limits, no cache", async () 
   const vars = { REDIS_ENABLED: "false", UPSTASH_REDIS_REST_URL: undefined, UPSTASH_REDIS_REST_TOKEN: undefined, RATE_LIMIT_MAX_REQUESTS: "3" };
   await withBed({ policy: POLICY, vars }, async (bed) => {
     const statuses = [];
-    for (let n = 0; n < 5; n++) statuses.push((await bed.get("/cached", { ip: "198.51.100.1" })).status);
+    for (let n = 0; n < 5; n++) {
+      const answer = await bed.get("/cached", { ip: "198.51.100.1" });
+      statuses.push(answer.status);
+      // Of a Redis that is not there nothing was measured.
+      assert.doesNotMatch(answer.headers["server-timing"] ?? "", /redis/);
+      if (answer.status === 200) assert.match(answer.headers["server-timing"], /origin;dur=\d+/);
+    }
     assert.deepEqual(statuses, [200, 200, 200, 429, 429]);
     assert.equal(bed.origin.count("/cached"), 3);
+    assert.deepEqual((await bed.get("/-/health")).json(), { status: "ok", redis: "disabled" });
   });
 });
 
@@ -59,6 +66,19 @@ test("RATE_LIMIT_* override the default limit", async () => {
   await withBed({ policy: POLICY, vars: { RATE_LIMIT_WINDOW_MS: "30000", RATE_LIMIT_MAX_REQUESTS: "7" } }, async (bed) => {
     assert.equal((await bed.get("/anything")).headers["ratelimit-policy"], '"default";q=7;w=30');
   });
+});
+
+test("a RATE_LIMIT_* that does not fit is a 503 that names it, and not POLICY", async () => {
+  for (const policy of [undefined, POLICY]) {
+    await withBed({ policy, vars: { RATE_LIMIT_WINDOW_MS: "1000" } }, async (bed) => {
+      const answer = await bed.get("/cached");
+      assert.equal(answer.status, 503);
+      assert.equal(answer.headers["content-type"], "application/problem+json");
+      assert.equal(answer.json().variable, "RATE_LIMIT_WINDOW_MS");
+      assert.match(answer.json().detail, /RATE_LIMIT_WINDOW_MS/);
+      assert.doesNotMatch(answer.text, /POLICY/);
+    });
+  }
 });
 
 test("with CACHE_REDIS_* entries live there and limits do not, and both are asked at once", async () => {

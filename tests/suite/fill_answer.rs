@@ -69,6 +69,8 @@ fn what_cannot_be_read_is_passed_on_at_once() {
         (coded("deflate"), "encoding"),
         (coded("zstd"), "encoding"),
         (coded("gzip, zstd"), "encoding"),
+        (coded("gzip, br"), "encoding"),
+        (coded("GZIP"), "encoding"),
         (stream("text/event-stream"), "not-json"),
         (stream("Text/Event-Stream; charset=utf-8"), "not-json"),
     ] {
