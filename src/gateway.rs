@@ -24,6 +24,7 @@ use crate::admin;
 use crate::cache::purge::Unpurged;
 use crate::cache::{Adopted, Flights, Lookups, Seen};
 use crate::compose::{self, Piece, compose};
+use crate::concurrency::Concurrency;
 use crate::config::Secret;
 use crate::deferred::Deferred;
 use crate::failure::Failure;
@@ -69,6 +70,7 @@ pub struct Gateway {
     pub flights: RefCell<Flights>,
     pub adopted: RefCell<Adopted>,
     pub unpurged: RefCell<Unpurged>,
+    pub concurrency: Concurrency,
 }
 
 impl Gateway {
@@ -80,6 +82,7 @@ impl Gateway {
             flights: RefCell::new(Flights::default()),
             adopted: RefCell::new(Adopted::default()),
             unpurged: RefCell::new(Unpurged::default()),
+            concurrency: Concurrency::default(),
         }
     }
 }
@@ -252,6 +255,20 @@ async fn ask<P: Ports>(
         vec![lookups.command()]
     };
     let timeout_ms = visit.redis_timeout_ms();
+    let asks = gateway.settings.limits_in_redis && !charges.is_empty() || !read.is_empty();
+    let place = match asks && !gateway.settings.without_redis {
+        false => None,
+        true => {
+            // A refusal that is known already stands in nobody's way.
+            let known = || limit::refused(&gateway.limits, visit, timeout_ms, &charges);
+            if gateway.concurrency.is_full()
+                && let Some(checked) = known()
+            {
+                return (checked, vec![None; lookups.len()]);
+            }
+            Some(gateway.concurrency.enter(visit, timeout_ms).await)
+        }
+    };
     let check = |redis_down, riders| {
         limit::check(
             &gateway.limits,
@@ -289,6 +306,12 @@ async fn ask<P: Ports>(
         let found = checked.riders.take();
         (checked, found)
     };
+    if let Some(place) = place
+        && let Some(trips_ms) = visit.timing().redis_ms
+        && (!visit.has_failed() || trips_ms >= timeout_ms)
+    {
+        place.leave(trips_ms, timeout_ms);
+    }
     for batch in std::mem::take(&mut checked.deferred) {
         visit.defer(Deferred::Send {
             store: Store::Limits,

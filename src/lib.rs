@@ -9,12 +9,13 @@
 //! redis      commands, replies, the REST client    write      what a write purges
 //! headers    what an answer says of itself         admin      /-/
 //! failure    what the edge answers by itself       recent     a bounded map
-//! edge       the platform, wasm only
+//! edge       the platform, wasm only            concurrency  how many are at Redis
 //! ```
 
 pub mod admin;
 pub mod cache;
 pub mod compose;
+pub mod concurrency;
 pub mod config;
 pub mod deferred;
 pub mod failure;

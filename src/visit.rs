@@ -45,6 +45,11 @@ impl<'a, P: Ports> Visit<'a, P> {
         }
     }
 
+    /// Whether a trip brought nothing.
+    pub fn has_failed(&self) -> bool {
+        self.failed.iter().any(|failed| failed.borrow().is_some())
+    }
+
     pub fn redis_timeout_ms(&self) -> u64 {
         self.gateway.policy.defaults.timeout.redis_ms
     }

@@ -30,17 +30,40 @@ const AGAIN: u32 = 1;
 struct Down;
 
 pub(super) struct Flow<'a, 'p, P> {
-    pub memory: &'a RefCell<Memory>,
-    pub ports: &'a P,
-    pub timeout_ms: u64,
-    pub rules: &'a [Rule<'p>],
+    memory: &'a RefCell<Memory>,
+    ports: &'a P,
+    timeout_ms: u64,
+    rules: &'a [Rule<'p>],
     /// Leave with the first trip.
-    pub riders: Vec<Command>,
-    pub ridden: Option<Result<Vec<Reply>, RedisError>>,
-    pub deferred: Vec<Batch>,
+    riders: Vec<Command>,
+    ridden: Option<Result<Vec<Reply>, RedisError>>,
+    deferred: Vec<Batch>,
 }
 
-impl<P: Redis + Clock> Flow<'_, '_, P> {
+impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
+    pub fn new(
+        memory: &'a RefCell<Memory>,
+        ports: &'a P,
+        timeout_ms: u64,
+        rules: &'a [Rule<'p>],
+        riders: Vec<Command>,
+    ) -> Self {
+        Self {
+            memory,
+            ports,
+            timeout_ms,
+            rules,
+            riders,
+            ridden: None,
+            deferred: Vec::new(),
+        }
+    }
+
+    pub fn refused(self) -> Option<Checked> {
+        let (verdict, quotas) = self.refuse_here(self.ports.now_ms())?;
+        Some(self.checked(verdict, quotas, false))
+    }
+
     pub async fn run(mut self, redis_down: RedisDown) -> Checked {
         let now_ms = self.ports.now_ms();
         if let Some((verdict, quotas)) = self.refuse_here(now_ms) {

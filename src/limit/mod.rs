@@ -125,6 +125,18 @@ pub struct Checked {
     pub deferred: Vec<Batch>,
 }
 
+/// The refusal that this isolate may repeat without asking, if there is one.
+pub fn refused<P: ports::Redis + ports::Clock>(
+    memory: &RefCell<Memory>,
+    ports: &P,
+    redis_timeout_ms: u64,
+    charges: &[Charge<'_>],
+) -> Option<Checked> {
+    let rules = Rule::all(charges, redis_timeout_ms);
+    let flow = Flow::new(memory, ports, redis_timeout_ms, &rules, Vec::new());
+    flow.refused()
+}
+
 /// Charges every limit or none, and brings the riders' replies in the same trip.
 ///
 /// Must run to its end even when the client leaves: a refusal gives back in line.
@@ -155,14 +167,7 @@ pub async fn check<P: ports::Redis + ports::Clock>(
             deferred: Vec::new(),
         };
     }
-    let flow = Flow {
-        memory,
-        ports,
-        timeout_ms: redis_timeout_ms,
-        rules: &Rule::all(charges, redis_timeout_ms),
-        riders,
-        ridden: None,
-        deferred: Vec::new(),
-    };
+    let rules = Rule::all(charges, redis_timeout_ms);
+    let flow = Flow::new(memory, ports, redis_timeout_ms, &rules, riders);
     flow.run(redis_down).await
 }

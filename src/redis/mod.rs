@@ -6,7 +6,6 @@
 pub mod breaker;
 pub mod codec;
 mod command;
-pub mod concurrency;
 pub mod deadline;
 mod error;
 mod fault;

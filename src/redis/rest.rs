@@ -14,7 +14,6 @@ use futures_util::future::{Either, select};
 
 use super::breaker::{Breaker, PROBE_LEASE_MS};
 use super::codec::{self, MAX_ANSWER_BYTES};
-use super::concurrency::Concurrency;
 use super::deadline::{awake, is_over};
 use super::fault::{Failure, judge};
 use super::{Batch, Command, RedisError, RedisErrorKind, Reply};
@@ -138,23 +137,13 @@ impl Client {
             return Ok(Vec::new());
         }
         let link = self.link(store);
-        let open = || {
-            let is_open = link.breaker.get().is_open() && !batch.insists;
-            is_open.then(|| {
-                RedisError::new(RedisErrorKind::Open, "not asked, because it failed lately")
-            })
-        };
-        if let Some(error) = open() {
-            return Err(error);
-        }
-        let place = link.concurrency.enter(transport, timeout_ms).await;
-        if let Some(error) = open() {
-            return Err(error);
+        if link.breaker.get().is_open() && !batch.insists {
+            return Err(RedisError::new(
+                RedisErrorKind::Open,
+                "not asked, because it failed lately",
+            ));
         }
         let outcome = link.trip(transport, batch, timeout_ms).await;
-        if !matches!(&outcome, Err(failure) if failure.error.kind != RedisErrorKind::Timeout) {
-            place.leave(transport.now_ms(), timeout_ms);
-        }
         let mut breaker = link.breaker.get();
         match &outcome {
             Err(failure) if failure.is_outage => breaker.failed(transport.now_ms()),
@@ -219,7 +208,6 @@ impl Client {
 struct Link {
     endpoint: Endpoint,
     breaker: Cell<Breaker>,
-    concurrency: Concurrency,
     /// Of the last answer: sent back so that a read sees this isolate's writes.
     sync_token: RefCell<Option<String>>,
 }
@@ -234,7 +222,6 @@ impl Link {
         Self {
             endpoint,
             breaker: Cell::new(Breaker::new(seed)),
-            concurrency: Concurrency::default(),
             sync_token: RefCell::new(None),
         }
     }

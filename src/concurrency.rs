@@ -1,13 +1,12 @@
-//! How many trips of this isolate may be at one database at once: an adaptive limit.
+//! How many requests of this isolate may be at Redis at once: an adaptive limit.
 //!
 //! A burst that all goes out together queues at Redis, and its last answers are later
 //! than the timeout though Redis was quick. So the rest wait here, each on its own
-//! timer and before its trip begins. The limit follows what trips take, as TCP Vegas
-//! does (Brakmo and Peterson, 1995): a trip that took half the timeout, and much longer
-//! than the shortest one lately, stood in a queue of our own making. A Redis that is far
-//! away is no queue.
-//! When Redis fails, those that wait learn it from the breaker with the first that
-//! timed out.
+//! timer and before anything is charged. The limit follows what trips take, as TCP Vegas
+//! does (Brakmo and Peterson, 1995): trips that took half the timeout, and much longer
+//! than the shortest ones lately, stood in a queue of our own making. A Redis that is
+//! far away is no queue. When Redis fails, those that wait learn it from the breaker
+//! with the first that timed out.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,7 +19,7 @@ pub const FIRST: usize = 16;
 /// What it falls back to: also enough for entries that are large and slow themselves.
 pub const LEAST: usize = 8;
 
-/// At a trip of 20 ms this is 12 800 requests a second, more than one isolate answers.
+/// At trips of 20 ms this is 12 800 requests a second, more than one isolate answers.
 pub const MOST: usize = 256;
 
 /// Beside half the timeout, a trip may take twice the shortest one and this before it
@@ -35,7 +34,7 @@ const ROUND: u32 = 500;
 const MAX_WAIT_MS: u64 = 5_000;
 
 /// How long after their timeout trips have left.
-pub const GRACE_MS: u64 = 10;
+const GRACE_MS: u64 = 10;
 
 #[derive(Debug, Default)]
 pub struct Concurrency {
@@ -109,16 +108,15 @@ pub struct Place<'c> {
     concurrency: &'c Concurrency,
     ticket: u64,
     order: u64,
-    since_ms: u64,
 }
 
 impl Place<'_> {
-    /// Leaves after an answer or a timeout; any other failure says nothing about a
-    /// queue, and is just dropped.
-    pub fn leave(self, now_ms: u64, timeout_ms: u64) {
-        let trip_ms = now_ms.saturating_sub(self.since_ms);
+    /// Leaves after trips that were answered or timed out, and took so long together.
+    /// Whoever asked nothing, or failed otherwise, knows nothing of a queue: that place
+    /// is just dropped.
+    pub fn leave(self, trips_ms: u64, timeout_ms: u64) {
         let mut state = self.concurrency.state.borrow_mut();
-        state.learn(self.order, trip_ms, timeout_ms);
+        state.learn(self.order, trips_ms, timeout_ms);
     }
 }
 
@@ -132,6 +130,12 @@ impl Drop for Place<'_> {
 impl Concurrency {
     pub fn limit(&self) -> usize {
         self.state.borrow().limit
+    }
+
+    /// Whether whoever comes now must wait.
+    pub fn is_full(&self) -> bool {
+        let state = self.state.borrow();
+        state.inside.len() >= state.limit
     }
 
     pub async fn enter<C: Clock>(&self, clock: &C, timeout_ms: u64) -> Place<'_> {
@@ -151,7 +155,6 @@ impl Concurrency {
                         concurrency: self,
                         ticket,
                         order: state.entered,
-                        since_ms: now_ms,
                     };
                 }
                 ticket.saturating_sub(state.entered)
