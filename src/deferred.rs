@@ -118,7 +118,7 @@ async fn send<P: Ports>(ports: &P, store: Store, batch: &Batch) -> bool {
     {
         Ok(replies) => !replies.iter().any(Reply::is_error),
         Err(error) => {
-            ports.log(&error.to_string());
+            ports.log_failed_trip(&error);
             false
         }
     }

@@ -5,7 +5,7 @@
 use std::future::Future;
 
 use crate::http::{Headers, Response};
-use crate::redis::{Batch, RedisError, Reply};
+use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 
 /// Which database a batch is for. Both are the same one unless
 /// `CACHE_REDIS_REST_URL` is set.
@@ -113,6 +113,14 @@ pub trait Origin {
 /// A line for the operator. Never holds a secret, an id or an address.
 pub trait Log {
     fn log(&self, line: &str);
+
+    /// A trip that was not made, since others failed, is not news: an outage would log
+    /// a line for each request.
+    fn log_failed_trip(&self, error: &RedisError) {
+        if error.kind != RedisErrorKind::Open {
+            self.log(&error.to_string());
+        }
+    }
 }
 
 pub trait Ports: Clock + Random + Redis + Origin + Log {}

@@ -170,7 +170,7 @@ impl<P: Ports> Redis for Visit<'_, P> {
         let replies = self.ports.pipeline(store, batch, timeout_ms).await;
         self.end_trip();
         if let Err(error) = &replies {
-            self.ports.log(&error.to_string());
+            self.ports.log_failed_trip(error);
             *self.failed(store).borrow_mut() = Some(error.clone());
         }
         replies
