@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::policy::bounds::{MAX_REQUESTS, MAX_WINDOW_MS};
 use crate::redis::Endpoint;
 
 /// What the variables say.
@@ -72,12 +73,6 @@ impl fmt::Display for ConfigError {
 /// Longer than what Cloudflare takes as a variable.
 const MAX_URL_BYTES: usize = 2_048;
 const MAX_TOKEN_BYTES: usize = 4_096;
-
-/// Limits go up to this (DESIGN, sliding window).
-const MAX_REQUESTS: u32 = 1 << 31;
-
-/// A year: far longer than any window in use, and short enough for every sum of times.
-const MAX_WINDOW_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
 
 impl Config {
     /// Reads the variables through `get`; the first problem found is returned.

@@ -3,15 +3,10 @@
 //! Knows no key, no reply and no clock. Times are milliseconds by Redis' clock.
 
 use super::counts::Sums;
+use crate::policy::bounds;
 
 /// How far apart two corrected clocks may be, Redis' own included.
-pub const RESIDUAL_MS: u64 = 100;
-
-/// No bucket is shorter, however short the window and the timeout are.
-const MIN_BUCKET_MS: u64 = 250;
-
-/// Slots of one epoch: 240 of them keep a key below 1 KB and lateness below 1 %.
-const MAX_SLOTS: u64 = 240;
+pub const RESIDUAL_MS: u64 = bounds::RESIDUAL_SKEW_MS;
 
 /// A `u16` slot holds every honest count up to this limit, with as much again for
 /// charges that are about to be given back.
@@ -39,10 +34,7 @@ impl Window {
         let length_ms = window_ms.max(1);
         Self {
             length_ms,
-            bucket_ms: length_ms
-                .div_ceil(MAX_SLOTS)
-                .max(timeout_ms.saturating_add(RESIDUAL_MS))
-                .max(MIN_BUCKET_MS),
+            bucket_ms: bounds::bucket_ms(length_ms, timeout_ms),
             timeout_ms,
             slot_bits: if requests > NARROW_LIMIT { 32 } else { 16 },
         }
@@ -60,7 +52,7 @@ impl Window {
         self.slot_bits
     }
 
-    /// At most `MAX_SLOTS`, at least one.
+    /// At most `bounds::MAX_BUCKETS`, at least one.
     pub fn slots(&self) -> u64 {
         self.length_ms.div_ceil(self.bucket_ms)
     }

@@ -59,7 +59,7 @@ pub const DEFAULT_ORIGIN_TIMEOUT_MS: u64 = 10_000;
 pub const DEFAULT_REQUESTS: u32 = 100;
 pub const DEFAULT_WINDOW_MS: u64 = 60_000;
 
-/// A window has at most this many buckets.
+/// A window has at most this many buckets: it keeps a key below 1 KB and lateness below 1 %.
 pub const MAX_BUCKETS: u64 = 240;
 /// A window has at least this many buckets, or two buckets' lateness would be too much of it.
 pub const MIN_BUCKETS: u64 = 10;
