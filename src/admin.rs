@@ -146,7 +146,7 @@ fn names(member: &str, value: &Value) -> Result<std::collections::BTreeSet<Strin
             names.iter().all(|name| {
                 !name.is_empty()
                     && name.len() <= MAX_NAME_BYTES
-                    && (member != "keys" || !is_own(name))
+                    && (member != "keys" || !is_own(name) && !is_own(&as_in_keys(name)))
             })
         })
         .ok_or_else(|| {

@@ -177,7 +177,11 @@ async fn own_body<P: Ports>(
             let timeout_ms = visit.origin_timeout_ms();
             match visit.ports.read(body, rule.max_bytes, timeout_ms).await {
                 Ok(Bounded::Whole(bytes)) => bytes.into(),
-                Ok(Bounded::Longer(_) | Bounded::Slow(_)) | Err(_) => return None,
+                Ok(Bounded::Longer(body) | Bounded::Slow(body)) => {
+                    visit.ports.discard(body);
+                    return None;
+                }
+                Err(_) => return None,
             }
         }
     };

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use crate::ports::Clock;
+use crate::redis::deadline::MAX_STALL_MS;
 
 /// Where an isolate begins: a cold one is slow itself, and several may share a core.
 pub const FIRST: usize = 16;
@@ -29,9 +30,11 @@ const TOLERANCE_MS: u64 = 30;
 /// The shortest trip is that of the last one to two rounds of so many.
 const ROUND: u32 = 500;
 
-/// Whoever waited this long goes in anyway; longer than any trip of a living request,
-/// so a place of one that the platform ended is free again after it.
-const MAX_WAIT_MS: u64 = 5_000;
+/// Whoever waited this long goes in anyway.
+pub const MAX_WAIT_MS: u64 = 1_000;
+
+/// A place whose request the platform has ended is free again after so many trips.
+const LOST_AFTER_TRIPS: u64 = 4;
 
 /// How long after their timeout trips have left.
 const GRACE_MS: u64 = 10;
@@ -70,14 +73,15 @@ impl Default for State {
 }
 
 impl State {
-    fn try_enter(&mut self, ticket: u64, now_ms: u64, is_forced: bool) -> bool {
+    fn try_enter(&mut self, ticket: u64, now_ms: u64, begun_ms: u64, timeout_ms: u64) -> bool {
+        let lost_ms = LOST_AFTER_TRIPS * (timeout_ms + MAX_STALL_MS);
         self.inside
-            .retain(|(_, since_ms)| now_ms.saturating_sub(*since_ms) < MAX_WAIT_MS);
+            .retain(|(_, since_ms)| now_ms.saturating_sub(*since_ms) < lost_ms);
+        let is_forced = now_ms.saturating_sub(begun_ms) >= MAX_WAIT_MS;
         if self.inside.len() >= self.limit && !is_forced {
             return false;
         }
         self.inside.push_back((ticket, now_ms));
-        self.entered += 1;
         true
     }
 
@@ -111,12 +115,12 @@ pub struct Place<'c> {
 }
 
 impl Place<'_> {
-    /// Leaves after trips that were answered or timed out, and took so long together.
-    /// Whoever asked nothing, or failed otherwise, knows nothing of a queue: that place
-    /// is just dropped.
-    pub fn leave(self, trips_ms: u64, timeout_ms: u64) {
+    /// Leaves after trips that were answered or timed out, the slowest of which took so
+    /// long. Whoever asked nothing, or failed otherwise, knows nothing of a queue: that
+    /// place is just dropped.
+    pub fn leave(self, trip_ms: u64, timeout_ms: u64) {
         let mut state = self.concurrency.state.borrow_mut();
-        state.learn(self.order, trips_ms, timeout_ms);
+        state.learn(self.order, trip_ms, timeout_ms);
     }
 }
 
@@ -124,6 +128,15 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.concurrency.state.borrow_mut();
         state.inside.retain(|(ticket, _)| *ticket != self.ticket);
+    }
+}
+
+/// Whoever stops waiting is not ahead of anybody any more.
+struct Turn<'c>(&'c Concurrency);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state.borrow_mut().entered += 1;
     }
 }
 
@@ -144,18 +157,14 @@ impl Concurrency {
             state.arrived += 1;
             state.arrived
         };
+        let turn = Turn(self);
         let begun_ms = clock.now_ms();
         loop {
             let now_ms = clock.now_ms();
-            let is_forced = now_ms.saturating_sub(begun_ms) >= MAX_WAIT_MS;
             let ahead = {
                 let mut state = self.state.borrow_mut();
-                if state.try_enter(ticket, now_ms, is_forced) {
-                    return Place {
-                        concurrency: self,
-                        ticket,
-                        order: state.entered,
-                    };
+                if state.try_enter(ticket, now_ms, begun_ms, timeout_ms) {
+                    break;
                 }
                 ticket.saturating_sub(state.entered)
             };
@@ -168,6 +177,12 @@ impl Concurrency {
                 left_ms => left_ms,
             };
             clock.sleep(ahead.clamp(1, most_ms)).await;
+        }
+        drop(turn);
+        Place {
+            concurrency: self,
+            ticket,
+            order: self.state.borrow().entered,
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use crate::together::all;
 
-use crate::cache::Lookup;
 use crate::cache::flight::Flight;
 use crate::cache::purge::Purge;
+use crate::cache::{Found, Lookup, Lookups};
 use crate::fill::{self, Wanted};
 use crate::gateway::Gateway;
 use crate::ports::{Ports, Store};
@@ -18,9 +18,9 @@ use crate::visit::Visit;
 /// a lost refund costs accuracy, never the bound.
 pub const DEFERRED_REDIS_TIMEOUT_MS: u64 = 2_000;
 
-/// Pauses before a purge is tried again: within the half minute that the platform lets
-/// work go on after an answer.
-pub const PURGE_RETRY_MS: [u64; 5] = [200, 1_000, 3_000, 6_000, 12_000];
+/// Pauses before a purge is tried again. With five timeouts of a Redis that hangs, all
+/// are within the half minute that the platform lets work go on after an answer.
+pub const PURGE_RETRY_MS: [u64; 5] = [200, 1_000, 3_000, 5_000, 8_000];
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deferred {
@@ -98,17 +98,22 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
     }
 }
 
-/// Whether these are still the generations of an entry. Without an answer: no.
+/// Whether these are still the generations of an entry, and no other service has put a
+/// value in its place. Without an answer: no.
 async fn is_current<P: Ports>(ports: &P, lookup: &Lookup, generations: &[String]) -> bool {
-    let keys = lookup.generation_keys();
-    let batch = Batch::pipeline(vec![Command::new("MGET").args(keys)]);
+    let lookups = Lookups::new(vec![lookup.clone()]);
+    let batch = Batch::pipeline(vec![lookups.command()]);
     let replies = ports.pipeline(Store::Cache, &batch, DEFERRED_REDIS_TIMEOUT_MS);
     let Ok(replies) = replies.await else {
         return false;
     };
-    let now = replies.first().and_then(Reply::as_list).unwrap_or_default();
-    now.len() == generations.len()
-        && (now.iter().zip(generations)).all(|(now, then)| now.as_str() == Some(then.as_str()))
+    let seen = replies
+        .first()
+        .and_then(|reply| lookups.judge(reply, ports.now_ms())?.pop());
+    let Some(seen) = seen else { return false };
+    !matches!(seen.found, Found::Foreign(_))
+        && seen.generations.len() == generations.len()
+        && (seen.generations.iter().zip(generations)).all(|(now, then)| now.as_ref() == Some(then))
 }
 
 async fn send<P: Ports>(ports: &P, store: Store, batch: &Batch) -> bool {

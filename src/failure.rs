@@ -48,11 +48,18 @@ pub enum Failure {
 impl Failure {
     /// What is wrong with `POLICY`, or with a variable that changes it.
     pub fn bad_policy(errors: Vec<PolicyError>) -> Self {
-        let of_variable = |error: &&PolicyError| error.line.is_none() && !error.pointer.is_empty();
-        if let Some(error) = errors.iter().find(of_variable) {
+        let of_variable = |error: &PolicyError| error.line.is_none() && !error.pointer.is_empty();
+        if let Some(first) = errors.first().filter(|_| errors.iter().all(of_variable)) {
+            let mut problem = format!("is wrong: {}; {}", first.message, first.help);
+            for other in errors.iter().skip(1) {
+                problem.push_str(&format!(
+                    ". {} is wrong too: {}",
+                    other.pointer, other.message
+                ));
+            }
             return Self::Misconfigured {
-                variable: error.pointer.clone(),
-                problem: format!("is wrong: {}; {}", error.message, error.help),
+                variable: first.pointer.clone(),
+                problem,
             };
         }
         let member = |error: PolicyError| json!({ "pointer": error.pointer, "message": error.message, "help": error.help });

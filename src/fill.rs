@@ -104,7 +104,11 @@ pub async fn refresh<P: Ports>(
             found: Found::Stale(_) | Found::Missing,
             generations,
         } => {
-            fill.ask_origin(&cell, generations).await;
+            if let Filled::Own(response, _) = fill.ask_origin(&cell, generations).await
+                && let Body::Upstream(body) = response.body
+            {
+                visit.ports.discard(body);
+            }
         }
         Lock::Taken { found, .. } => {
             if let Found::Fresh(entry) | Found::Foreign(entry) = found {
@@ -380,6 +384,10 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             Ok(Bounded::Longer(body)) => {
                 response.body = Body::Upstream(body);
                 return self.keep_to_itself(cell, response, Unstorable::TooLarge.as_str());
+            }
+            Ok(Bounded::Slow(body)) if self.is_refresh => {
+                self.visit.ports.discard(body);
+                return self.fail(cell, OriginError::Timeout);
             }
             Ok(Bounded::Slow(body)) => {
                 response.body = Body::Upstream(body);

@@ -307,10 +307,9 @@ async fn ask<P: Ports>(
         (checked, found)
     };
     if let Some(place) = place
-        && let Some(trips_ms) = visit.timing().redis_ms
-        && (!visit.has_failed() || trips_ms >= timeout_ms)
+        && let Some(trip_ms) = visit.slowest_trip_ms()
     {
-        place.leave(trips_ms, timeout_ms);
+        place.leave(trip_ms, timeout_ms);
     }
     for batch in std::mem::take(&mut checked.deferred) {
         visit.defer(Deferred::Send {
@@ -325,7 +324,10 @@ async fn ask<P: Ports>(
         Some(seen) => seen.into_iter().map(Some).collect(),
         None => vec![None; lookups.len()],
     };
-    gateway.unpurged.borrow().hide(&lookups, &mut seen);
+    gateway
+        .unpurged
+        .borrow()
+        .hide(&lookups, &mut seen, visit.now_ms());
     (checked, seen)
 }
 

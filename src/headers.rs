@@ -234,7 +234,10 @@ pub fn none_match(field: &str, etag: &str) -> bool {
         .and_then(|tag| tag.strip_suffix('"'))
     else {
         // Not a tag by the grammar, but what this origin uses for one.
-        return field.split(',').any(|candidate| candidate.trim() == opaque);
+        return field
+            .split(',')
+            .map(str::trim)
+            .any(|candidate| candidate.strip_prefix("W/").unwrap_or(candidate) == opaque);
     };
     // A comma may stand inside the quotes, a quote may not.
     let mut parts = field.split('"');

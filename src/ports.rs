@@ -100,6 +100,9 @@ pub trait Origin {
         timeout_ms: u64,
     ) -> impl Future<Output = Result<Bounded<Self::Body>, OriginError>>;
 
+    /// Lets go of an answer's body that nobody wants.
+    fn discard(&self, body: Self::Body);
+
     /// Reads a copy of the visitor's body if it has at most `max_bytes` and arrives
     /// within `timeout_ms`; must be called before `forward`, which still sends all of it.
     fn read_incoming(

@@ -20,6 +20,7 @@ pub struct Visit<'a, P: Ports> {
     /// Trips under way, and since when there is at least one.
     waiting: Cell<(u32, u64)>,
     redis_ms: Cell<Option<u64>>,
+    slowest_trip_ms: Cell<Option<u64>>,
     origin_ms: Cell<Option<u64>>,
     deferred: RefCell<Vec<Deferred>>,
 }
@@ -32,6 +33,7 @@ impl<'a, P: Ports> Visit<'a, P> {
             failed: Default::default(),
             waiting: Cell::new((0, 0)),
             redis_ms: Cell::new(None),
+            slowest_trip_ms: Cell::new(None),
             origin_ms: Cell::new(None),
             deferred: RefCell::new(Vec::new()),
         }
@@ -45,9 +47,9 @@ impl<'a, P: Ports> Visit<'a, P> {
         }
     }
 
-    /// Whether a trip brought nothing.
-    pub fn has_failed(&self) -> bool {
-        self.failed.iter().any(|failed| failed.borrow().is_some())
+    /// Of the trips so far that were answered or timed out.
+    pub fn slowest_trip_ms(&self) -> Option<u64> {
+        self.slowest_trip_ms.get()
     }
 
     pub fn redis_timeout_ms(&self) -> u64 {
@@ -167,10 +169,21 @@ impl<P: Ports> Redis for Visit<'_, P> {
             return Err(error.clone());
         }
         self.begin_trip();
+        let begun_ms = self.ports.now_ms();
         let replies = self.ports.pipeline(store, batch, timeout_ms).await;
+        let trip_ms = self.ports.now_ms().saturating_sub(begun_ms);
         self.end_trip();
+        let kind = replies.as_ref().err().map(|error| error.kind);
+        if matches!(kind, None | Some(RedisErrorKind::Timeout)) {
+            let slowest_ms = self.slowest_trip_ms.get().unwrap_or(0);
+            self.slowest_trip_ms.set(Some(slowest_ms.max(trip_ms)));
+        }
         if let Err(error) = &replies {
             self.ports.log_failed_trip(error);
+            if error.kind == RedisErrorKind::TooLarge {
+                // That was the fault of one value: the next trip is about something else.
+                return replies;
+            }
             *self.failed(store).borrow_mut() = Some(error.clone());
         }
         replies

@@ -126,7 +126,8 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
         Err(_) => false,
     };
     if !confirmed {
-        visit.gateway.unpurged.borrow_mut().begin(purge);
+        let mut unpurged = visit.gateway.unpurged.borrow_mut();
+        unpurged.begin(purge, visit.ports.now_ms());
         visit.defer(Deferred::Purge {
             purge: purge.clone(),
         });

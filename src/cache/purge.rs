@@ -51,29 +51,37 @@ impl Purge {
 /// Purges of this isolate that wait for their confirmation; past it the oldest is let go.
 const MAX_UNPURGED: usize = 64;
 
+/// How long a purge is under way at most: then the platform has ended its retries.
+pub const UNPURGED_MS: u64 = 30_000;
+
 /// What must not be served from Redis by this isolate: a purge of it is under way, and
-/// Redis may be back before the purge gets there.
+/// Redis may be back before the purge gets there. With the time until which.
 #[derive(Debug, Default)]
-pub struct Unpurged(VecDeque<Purge>);
+pub struct Unpurged(VecDeque<(u64, Purge)>);
 
 impl Unpurged {
-    pub fn begin(&mut self, purge: &Purge) {
+    pub fn begin(&mut self, purge: &Purge, now_ms: u64) {
+        self.0.retain(|(until_ms, _)| now_ms < *until_ms);
         if self.0.len() >= MAX_UNPURGED {
             self.0.pop_front();
         }
-        self.0.push_back(purge.clone());
+        self.0.push_back((now_ms + UNPURGED_MS, purge.clone()));
     }
 
     pub fn end(&mut self, purge: &Purge) {
-        if let Some(at) = self.0.iter().position(|known| known == purge) {
+        if let Some(at) = self.0.iter().position(|(_, known)| known == purge) {
             self.0.remove(at);
         }
     }
 
     /// As if Redis had not answered for them.
-    pub fn hide(&self, lookups: &Lookups, seen: &mut [Option<Seen>]) {
+    pub fn hide(&self, lookups: &Lookups, seen: &mut [Option<Seen>], now_ms: u64) {
+        let covers = |lookup: &Lookup| {
+            let mut under_way = self.0.iter().filter(|(until_ms, _)| now_ms < *until_ms);
+            under_way.any(|(_, purge)| purge.covers(lookup))
+        };
         for (lookup, seen) in lookups.iter().zip(seen) {
-            if self.0.iter().any(|purge| purge.covers(lookup)) {
+            if covers(lookup) {
                 *seen = None;
             }
         }

@@ -271,6 +271,10 @@ impl Origin for EdgePorts {
         }
     }
 
+    fn discard(&self, body: Self::Body) {
+        cancel(&body);
+    }
+
     async fn read_incoming(
         &self,
         incoming: &Self::Incoming,

@@ -155,6 +155,10 @@ pub(super) fn plan(
 }
 
 impl Asked {
+    pub fn has_riders(&self) -> bool {
+        self.riders > 0
+    }
+
     /// Takes the riders' replies off the end.
     pub fn split_riders(&self, replies: &mut Vec<Reply>) -> Vec<Reply> {
         replies.split_off(replies.len().saturating_sub(self.riders))
@@ -252,7 +256,8 @@ impl Asked {
             held = self.placed(rules, held, ran_ms);
         }
         let all_fit = held.iter().all(|held| held.fits);
-        if is_late && !self.has_time && all_fit {
+        let is_unplaced = is_late && !self.has_time && all_fit;
+        if is_unplaced {
             // It ran at some time since then: counted longer than it must be, it is safe.
             let to_ms = memory.clock.label(received_ms);
             let is_same = |held: &Held| {
@@ -289,7 +294,8 @@ impl Asked {
                 }
             }
         }
-        let is_astray = held.iter().any(|held| held.spot.slot != held.stands.slot);
+        // One that stays in its slot is moved too: the move's `TIME` confirms its epoch.
+        let is_astray = is_unplaced || held.iter().any(|held| held.spot.slot != held.stands.slot);
         match all_fit && is_astray {
             true => Judged::Astray(held),
             false => Judged::Valid(held),

@@ -168,6 +168,13 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             };
             let replies = match replies {
                 Ok(replies) => replies,
+                // What rode along was too large: Redis is well, and the charge is made
+                // anew by itself. The first one counts too much, which is safe.
+                Err(error) if error.kind == RedisErrorKind::TooLarge && asked.has_riders() => {
+                    asked.forget(&mut self.memory.borrow_mut(), self.rules);
+                    returned = Vec::new();
+                    continue;
+                }
                 Err(error) => {
                     asked.forget(&mut self.memory.borrow_mut(), self.rules);
                     if did_not_run(&error) {

@@ -48,7 +48,13 @@ pub(super) fn plan(memory: &mut Memory, rules: &[Rule<'_>], held: Vec<Held>, now
         .iter()
         .enumerate()
         .filter(|(index, _)| held.iter().all(|held| held.index != *index))
-        .map(|(index, rule)| Held::uncharged(index, rule.window.spot(label_ms)))
+        .map(|(index, rule)| {
+            let spot = rule.window.spot(label_ms);
+            Held {
+                previous: memory.known_count(rule, spot).1,
+                ..Held::uncharged(index, spot)
+            }
+        })
         .collect();
     for (at, held) in held.into_iter().chain(uncharged).enumerate() {
         let Some(rule) = rules.get(held.index) else {

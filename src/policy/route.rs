@@ -3,7 +3,8 @@
 //! Segment by segment a literal beats `{name}` beats `{name...}`; then a listed method
 //! beats GET standing for HEAD beats `*`. A path that is no route's own but may be
 //! folded into one by the origin gets that route's limits and purges, and nothing else
-//! of it. No spelling of a route's path escapes its limits, or leaves old entries.
+//! of it. No spelling of a route's path escapes its limits, and one that is no other
+//! route's own path leaves no old entries.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;

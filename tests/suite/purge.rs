@@ -153,9 +153,9 @@ fn what_waits_for_its_purge_is_never_served() {
                 ),
                 "{write:?}"
             );
-            world.pass(900);
+            world.pass(850);
         }
-        // Nine seconds on: after 0.2, 1.2 and 4.2 s it was tried, and after 10.2 s it will be.
+        // Nine seconds on: after 0.2, 1.2 and 4.2 s it was tried, and after 9.2 s it will be.
         losing.is_down.set(false);
         world.settle();
         assert_eq!(
@@ -181,7 +181,7 @@ fn a_purge_that_is_given_up_is_logged() {
     fill(&isolate);
     let losing = losing_purges(&world);
     isolate.ask(Ask::new("PATCH", "/books/7"));
-    world.pass(22_000);
+    world.pass(16_000);
     let is_told = || {
         let log = world.log.borrow();
         log.iter().any(|line| line.contains("a purge is given up"))

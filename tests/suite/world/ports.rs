@@ -276,6 +276,8 @@ impl Origin for Ports {
         })
     }
 
+    fn discard(&self, _body: Stream) {}
+
     async fn read_incoming(
         &self,
         incoming: &Ask,
