@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use edgeweir::policy::Policy;
+use edgeweir::redis::Command;
 use serde_json::{Value, json};
 
 use super::sim::{Passage, first_seed};
@@ -287,4 +288,29 @@ fn an_entry_in_the_place_of_another_services_value_is_purged_by_tags() {
         "edgeweir; fwd=miss; stored"
     );
     assert_eq!(world.asked_for("/today"), 2);
+}
+
+/// A refresh whose answer ends the stale entry leaves alone what another service has
+/// put in its place meanwhile.
+#[test]
+fn a_refresh_ends_no_value_of_another_service() {
+    let world = World::new(first_seed());
+    let isolate = world.isolate(policy(&json!({
+        "defaults": { "limit": [], "timeout": { "redis": "150ms", "origin": "2s" } },
+        "route": [{ "name": "top", "match": "GET /top", "cache": {
+            "key": "top", "ttl": "1m", "stale": "1m" } }],
+    })));
+    isolate.get_settled("/top");
+    world.pass(61_000);
+    world.origin(|_| Says::new(404, "{}").after(500));
+    assert!(isolate.get("/top").cache_status().contains("stale"));
+    world.pass(200);
+    let put = Command::new("SET").arg("top").arg(r#"{"by":"cron"}"#);
+    let put = put.arg("EX").arg(600_u64);
+    world.redis.run(world.sim.now_us(), 0, &put);
+    world.settle();
+    assert_eq!(
+        world.redis.get("top").as_deref(),
+        Some(&br#"{"by":"cron"}"#[..])
+    );
 }

@@ -246,3 +246,28 @@ fn health_is_open_and_never_limited() {
     );
     assert!(down.redis_us <= 150_000, "{} us", down.redis_us);
 }
+
+/// Entries that are too large for one answer take nobody's limits out of Redis.
+#[test]
+fn a_too_large_entry_leaves_the_limits_in_redis() {
+    let world = World::new(first_seed());
+    world.network(|batch| {
+        let text = format!("{batch:?}");
+        let fault = match text.contains("MGET") && text.contains("BITFIELD") {
+            true => Fault::After(RedisErrorKind::TooLarge),
+            false => Fault::None,
+        };
+        Passage {
+            fault,
+            ..Passage::new(500, 500)
+        }
+    });
+    let statuses: Vec<u16> = (0..4)
+        .flat_map(|_| {
+            let isolate = world.isolate(shop());
+            (0..5).map(move |_| isolate.get_settled("/books/1").status)
+        })
+        .collect();
+    let admitted = statuses.iter().filter(|status| **status == 200).count();
+    assert!((1..=3).contains(&admitted), "{statuses:?}");
+}

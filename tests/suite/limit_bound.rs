@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use edgeweir::limit::{RESIDUAL_MS, Window};
+use edgeweir::limit::{RESIDUAL_MS, Verdict, Window};
 use edgeweir::policy::{By, Limit, Per};
 use edgeweir::redis::RedisErrorKind;
 
 use crate::sim::clock::Sim;
+use crate::sim::desk::Desk;
 use crate::sim::history::{histories, most_in_any_window};
 use crate::sim::redis::FakeRedis;
 use crate::sim::traffic::{Asked, Isolate, Outcomes, send};
@@ -387,4 +388,42 @@ fn a_burst_on_cold_isolates_with_wrong_clocks_admits_the_limit() {
         assert!(counts.0 <= 100, "{skews_ms:?}: {counts:?}");
         assert!(counts.0 >= 98, "{skews_ms:?}: {counts:?}");
     }
+}
+
+/// A late answer that stays in its slot may still have run in the next epoch, where the
+/// last slot of an epoch is short: only Redis' time tells.
+#[test]
+fn a_late_charge_at_the_end_of_an_epoch_is_not_admitted_on_trust() {
+    const WINDOW_MS: u64 = 10_020;
+    let desk = Desk::new();
+    let limit = crate::sim::traffic::limit("short", 6, WINDOW_MS, By::Ip);
+    let sim = desk.sim.clone();
+    let position_ms = move || sim.now_us() / 1000 % WINDOW_MS;
+    desk.wait(WINDOW_MS - position_ms() + 5_000);
+    // Lopsided: this isolate's clock is behind by as much as a good sample may be wrong.
+    let lopsided = Passage::new(1_000, 80_000);
+    desk.passages.borrow_mut().push_back(lopsided);
+    desk.admit(std::slice::from_ref(&limit), 1);
+    desk.wait(9_804 - position_ms());
+    let late = Passage {
+        is_late_anyway: true,
+        ..Passage::new(226_000, 5_000)
+    };
+    desk.passages.borrow_mut().push_back(late);
+    let first = desk.check_later(std::slice::from_ref(&limit), Vec::new());
+    let beside = desk.beside();
+    let (sim, others) = (desk.sim.clone(), limit.clone());
+    let next = async move {
+        let until = sim.sleep_until(sim.now_us() + (WINDOW_MS + 1 - 9_804) * 1000);
+        until.await;
+        let checks = (0..8).map(|_| beside.check_later(std::slice::from_ref(&others), Vec::new()));
+        let checked = edgeweir::together::all(checks).await;
+        let admitted = checked
+            .iter()
+            .filter(|checked| checked.verdict == Verdict::Admitted);
+        admitted.count()
+    };
+    let (first, next) = desk.sim.block_on(futures_util::future::join(first, next));
+    let is_admitted = first.verdict == Verdict::Admitted && !first.degraded;
+    assert!(1 + usize::from(is_admitted) + next <= 6, "{first:?} {next}");
 }

@@ -338,3 +338,31 @@ fn memory_is_bounded() {
         memory.len()
     );
 }
+
+/// A limit that was not charged, because a narrower one refused first, counts with what
+/// is known of the epoch before.
+#[test]
+fn a_wider_limit_is_judged_by_the_epoch_before_too() {
+    let desk = Desk::new();
+    let narrow = limit("narrow", 1, 10_000, By::Ip);
+    let wide = limit("wide", 10, 60_000, By::Global);
+    desk.wait(35_000);
+    desk.admit(from_ref(&wide), 10);
+    desk.wait(20_000);
+    // Known for good from here on, fifteen seconds into the next epoch.
+    desk.refusal_ms(from_ref(&wide));
+    desk.wait(6_000);
+    desk.admit(from_ref(&narrow), 1);
+    let both = [narrow, wide];
+    let checked = desk.check(&both);
+    let Verdict::Refused {
+        retry_after_ms,
+        violated,
+    } = checked.verdict
+    else {
+        panic!("{:?}", checked.verdict);
+    };
+    assert_eq!(violated, ["narrow", "wide"]);
+    desk.wait(retry_after_ms);
+    assert_eq!(desk.check(&both).verdict, Verdict::Admitted);
+}
