@@ -13,7 +13,7 @@ use futures_executor::block_on;
 use serde_json::json;
 
 use super::sim::{Fault, Passage, first_seed};
-use super::world::{Ask, Isolate, Served, World, policy};
+use super::world::{World, policy};
 
 const TIMEOUT_MS: u64 = 150;
 
@@ -107,17 +107,6 @@ fn limited(requests: u64) -> Policy {
     ] }))
 }
 
-fn crowd(isolate: &Isolate, target: &str, many: usize) -> Vec<Served> {
-    let slots: Vec<_> = (0..many)
-        .map(|_| isolate.send(Ask::get(target)).1)
-        .collect();
-    let sim = &isolate.world.sim;
-    slots
-        .into_iter()
-        .map(|slot| sim.block_on(slot.wait()))
-        .collect()
-}
-
 /// Of a crowd only the first ask a Redis that hangs; the others learn it from them.
 #[test]
 fn a_crowd_at_a_hanging_redis_waits_once() {
@@ -138,7 +127,7 @@ fn a_crowd_at_a_hanging_redis_waits_once() {
         }
     });
     let isolate = world.isolate(limited(1_000));
-    for served in crowd(&isolate, "/page", 300) {
+    for served in isolate.crowd("/page", 300) {
         assert_eq!(served.status, 200);
         assert!(served.took_us <= 200_000, "{} us", served.took_us);
     }
@@ -152,7 +141,7 @@ fn those_behind_a_refusal_are_refused_without_a_trip() {
     let world = World::new(first_seed());
     world.network(|_| Passage::new(10_000, 10_000));
     let isolate = world.isolate(limited(3));
-    let served = crowd(&isolate, "/page", 500);
+    let served = isolate.crowd("/page", 500);
     let admitted = served.iter().filter(|served| served.status == 200).count();
     assert_eq!(admitted, 3);
     let trips: u64 = served.iter().map(|served| served.trips).sum();

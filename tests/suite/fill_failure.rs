@@ -7,7 +7,7 @@ use edgeweir::policy::Policy;
 use serde_json::json;
 
 use super::sim::{Passage, first_seed};
-use super::world::{Ask, Isolate, Says, Served, World, policy};
+use super::world::{Ask, Isolate, Says, World, policy};
 
 pub const BODY: &str = r#"{"books":[]}"#;
 
@@ -28,18 +28,6 @@ pub fn world_with(says: impl Fn() -> Says + 'static) -> (Rc<World>, Isolate, Iso
     world.origin(move |_| says());
     let (one, other) = (world.isolate(listings()), world.isolate(listings()));
     (world, one, other)
-}
-
-/// The answers to `count` requests that are sent at once.
-fn burst(isolate: &Isolate, target: &str, count: usize) -> Vec<Served> {
-    let slots: Vec<_> = (0..count)
-        .map(|_| isolate.send(Ask::get(target)).1)
-        .collect();
-    let sim = &isolate.world.sim;
-    slots
-        .into_iter()
-        .map(|slot| sim.block_on(slot.wait()))
-        .collect()
 }
 
 /// What may not be stored is passed on as it is, and says why.
@@ -172,11 +160,11 @@ fn uncacheable_answers_never_queue() {
             .header("cache-control", "private")
             .after(300)
     });
-    let first = burst(&one, "/top", 20);
+    let first = one.crowd("/top", 20);
     assert!(first.iter().all(|served| served.status == 200));
     world.settle();
     for (isolate, trips) in [(&one, 1), (&other, 2), (&other, 1)] {
-        for served in burst(isolate, "/top", 20) {
+        for served in isolate.crowd("/top", 20) {
             assert_eq!((served.status, served.text()), (200, BODY));
             assert!(served.trips <= trips, "{} trips", served.trips);
             assert!(served.took_us < 320_000, "waited {} us", served.took_us);

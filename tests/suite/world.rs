@@ -303,6 +303,15 @@ impl Isolate {
         self.ask(Ask::get(target))
     }
 
+    /// The answers to GETs that are sent at once.
+    pub fn crowd(&self, target: &str, many: usize) -> Vec<Served> {
+        let slots: Vec<_> = (0..many).map(|_| self.send(Ask::get(target)).1).collect();
+        let answers = slots
+            .into_iter()
+            .map(|slot| self.world.sim.block_on(slot.wait()));
+        answers.collect()
+    }
+
     /// The same, with all deferred work done.
     pub fn get_settled(&self, target: &str) -> Served {
         let served = self.get(target);
