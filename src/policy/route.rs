@@ -25,7 +25,7 @@ pub struct Resolved<'p> {
     pub limited_as: Option<&'p Route>,
     /// Of `route`; percent-decoded, by placeholder; empty unless `exact`.
     pub values: BTreeMap<String, String>,
-    /// Of `limited_as`.
+    /// Of `limited_as`; empty when that is `route` by its own path.
     pub folded_values: BTreeMap<String, String>,
     /// False: only the route's limits and purges apply, the request passes through.
     pub exact: bool,
@@ -58,21 +58,20 @@ impl Policy {
             .into_iter()
             .chain(folded)
             .min_by(|(a, _), (b, _)| self.specificity(*a, *b, method));
-        let found = |at: Option<(usize, &String)>| {
-            let (index, path) = at?;
-            let route = self.routes.get(index)?;
-            Some((route, values(&route.path, path)))
+        let route = |at: Option<(usize, &String)>| self.routes.get(at?.0);
+        let values = |at: Option<(usize, &String)>| {
+            let (_, path) = at?;
+            Some(values(&route(at)?.path, path))
         };
         let at = own_path.or(limited_as);
-        let (limited_as, folded_values) = found(limited_as).unzip();
+        // Most requests are for a route's own path: its values are read once.
+        let elsewhere = limited_as.filter(|(index, _)| exact != Some(*index));
         Resolved {
-            route: found(at).map(|(route, _)| route),
+            route: route(at),
             index: at.map(|(index, _)| index),
-            values: found(own_path)
-                .map(|(_, values)| values)
-                .unwrap_or_default(),
-            limited_as,
-            folded_values: folded_values.unwrap_or_default(),
+            values: values(own_path).unwrap_or_default(),
+            limited_as: route(limited_as),
+            folded_values: values(elsewhere).unwrap_or_default(),
             exact: exact.is_some(),
             path: target.path,
         }
