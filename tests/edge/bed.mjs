@@ -5,6 +5,8 @@
 
 import http from "node:http";
 import net from "node:net";
+import path from "node:path";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { Redis } from "ioredis";
 import { startRedisServer } from "../../dev/redis/server.mjs";
@@ -17,9 +19,24 @@ export const TOKEN = "test-token";
 export const ADMIN_TOKEN = "test-admin-token";
 export const JWT_SECRET = "test-jwt-secret-of-a-decent-length";
 
+/** A machine may hold up any process for longer than the default timeout: only tests of timeouts name one. */
+const REDIS_TIMEOUT = "2s";
+
+function patient(policy) {
+  if (typeof policy !== "object") return policy;
+  const { defaults = {} } = policy;
+  return JSON.stringify({ ...policy, defaults: { ...defaults, timeout: { redis: REDIS_TIMEOUT, ...defaults.timeout } } });
+}
+
+/** `policy.toml` as an object. */
+export function builtInPolicy() {
+  const args = ["run", "--quiet", "--bin", "edgeweir-policy", "--", "json", "policy.toml"];
+  return JSON.parse(execFileSync("cargo", args, { cwd: path.join(import.meta.dirname, "../.."), encoding: "utf8" }));
+}
+
 /**
  * @param {object} options
- * @param {object|string} [options.policy] POLICY; without it the built-in one
+ * @param {object|string} [options.policy] POLICY; without it the built-in one. An object that names no timeout for Redis gets a long one
  * @param {object} [options.vars] more variables; `undefined` removes one
  * @param {number} [options.workers] workerd processes on the one Redis
  * @param {string} [options.originUrl] instead of the programmable origin
@@ -40,7 +57,7 @@ export async function startBed({ policy, vars = {}, workers = 1, originUrl, faul
     ORIGIN_URL: originUrl ?? origin.url,
     ADMIN_TOKEN,
     JWT_SECRET,
-    ...(policy === undefined ? {} : { POLICY: typeof policy === "string" ? policy : JSON.stringify(policy) }),
+    ...(policy === undefined ? {} : { POLICY: patient(policy) }),
     ...vars,
   };
   for (const [name, value] of Object.entries(bindings)) if (value === undefined) delete bindings[name];

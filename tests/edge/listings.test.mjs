@@ -4,7 +4,7 @@ import test from "node:test";
 import assert from "node:assert/strict";
 import { startOrigin } from "../../dev/origin/server.mjs";
 import { LISTINGS } from "../../bench/listings.mjs";
-import { list, startBed, until } from "./bed.mjs";
+import { builtInPolicy, list, startBed, until } from "./bed.mjs";
 
 // Midday, so that "today" is the same day for the whole run.
 const NOON = Date.UTC(2026, 1, 9, 12);
@@ -19,7 +19,7 @@ let origin;
 let ip = 0;
 test.before(async () => {
   origin = await startOrigin({ now: () => NOON });
-  bed = await startBed({ originUrl: origin.url, faults: true });
+  bed = await startBed({ policy: builtInPolicy(), originUrl: origin.url, faults: true });
 });
 test.after(async () => {
   await bed?.close();
