@@ -1,40 +1,41 @@
 // `npm run bench`: side-by-side figures, printed as tables and written to bench/results/.
+//
+// `npm run bench -- NAME…` runs only those. Each is a module beside this one, or a folder, with a
+// function `bench` that answers `{ markdown, figures, met }`: the table for people, the same for
+// programs, and whether every target was met.
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildWorker } from "../dev/build.mjs";
+import { SetupError } from "../dev/setup/exec.mjs";
+import { ensureNodeModules } from "../dev/setup/packages.mjs";
+import { main } from "../dev/setup/progress.mjs";
+import { ensureRedis } from "../dev/setup/redis.mjs";
 
-const here = path.dirname(fileURLToPath(import.meta.url));
-const root = path.dirname(here);
+const RESULTS = path.join(path.dirname(fileURLToPath(import.meta.url)), "results");
+const BENCHES = {
+  listings: "./listings.mjs",
+};
 
-const { ensureNodeModules } = await import("../dev/setup/packages.mjs");
-await ensureNodeModules();
-const { ensureRedis } = await import("../dev/setup/redis.mjs");
-await ensureRedis();
-const { buildWorker } = await import("../dev/build.mjs");
-await buildWorker();
-const { run } = await import("./listings.mjs");
-
-const ms = (value) => (value < 10 ? value.toFixed(2) : value.toFixed(0));
-
-function table({ rows }) {
-  const head = ["listing", "origin p50 ms", "edge hit p50 ms", "edge hit p95 ms", "ratio", "bytes"];
-  const lines = rows.map((row) => [
-    row.name, ms(row.origin.p50), ms(row.edge.p50), ms(row.edge.p95), `${row.ratio.toFixed(0)}x`, String(row.bytes),
-  ]);
-  return [head, head.map(() => "---"), ...lines].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
-}
-
-const result = await run();
-const markdown = table(result);
-console.log(`\nOrigin beside edge hit, one run, ${os.cpus().length} cores; the home page is ${result.parts} calls to the origin, one to the edge.\n`);
-console.log(markdown);
-const home = result.rows.at(-1);
-const slowest = Math.max(...result.rows.slice(0, -1).map((row) => row.edge.p50));
-console.log(`\nslowest hit p50 ${ms(slowest)} ms (target 5), home page p50 ${ms(home.edge.p50)} ms (target 15)`);
-const results = path.join(root, "bench", "results");
-mkdirSync(results, { recursive: true });
-writeFileSync(path.join(results, "listings.json"), `${JSON.stringify(result, null, 2)}\n`);
-writeFileSync(path.join(results, "listings.md"), `${markdown}\n`);
-process.exitCode = slowest <= 5 && home.edge.p50 <= 15 ? 0 : 1;
+await main(async () => {
+  const names = process.argv.slice(2);
+  const unknown = names.find((name) => !Object.hasOwn(BENCHES, name));
+  if (unknown !== undefined) {
+    throw new SetupError(`There is no benchmark \`${unknown}\`: name some of ${Object.keys(BENCHES).join(", ")}.`);
+  }
+  await Promise.all([ensureNodeModules(), ensureRedis()]);
+  await buildWorker();
+  mkdirSync(RESULTS, { recursive: true });
+  for (const name of names.length > 0 ? names : Object.keys(BENCHES)) {
+    console.log(`\n== ${name}, one run, ${os.cpus().length} cores`);
+    // What it imports may have been installed a moment ago.
+    const { bench } = await import(BENCHES[name]);
+    const { markdown, figures, met } = await bench();
+    console.log(`\n${markdown}`);
+    writeFileSync(path.join(RESULTS, `${name}.md`), `${markdown}\n`);
+    writeFileSync(path.join(RESULTS, `${name}.json`), `${JSON.stringify(figures, null, 2)}\n`);
+    if (!met) process.exitCode = 1;
+  }
+});

@@ -243,11 +243,7 @@ async fn ask<P: Ports>(
     };
     let charges: Vec<Charge<'_>> = limits
         .iter()
-        .map(|limit| Charge {
-            limit,
-            id: visitor.limit_id(&limit.by),
-            route: name,
-        })
+        .map(|limit| Charge::new(limit, visitor.limit_id(&limit.by), name))
         .collect();
     let read = if lookups.is_empty() {
         Vec::new()

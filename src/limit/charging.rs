@@ -121,7 +121,7 @@ pub(super) fn plan(
             spot,
             sets_expiry: !entry.is_touched,
             previous: entry.previous.clone(),
-            asks_current: after >= u64::from(rule.limit.requests),
+            asks_current: after >= u64::from(rule.requests),
         };
         commands.push(rule.charge(spot));
         if charge.sets_expiry {

@@ -235,7 +235,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
         let unread = |held: &Held| {
             self.rules.get(held.index).is_some_and(|rule| {
                 held.current.is_none()
-                    && count(rule, held) >= u64::from(rule.limit.requests)
+                    && count(rule, held) >= u64::from(rule.requests)
                     && !fits_at(rule, held).1
             })
         };
@@ -268,7 +268,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
         let now_ms = self.redis_now_ms();
         let quotas = in_order(self.rules, |(index, rule)| {
             let held = held.iter().find(|held| held.index == index)?;
-            let remaining = u64::from(rule.limit.requests).saturating_sub(count(rule, held));
+            let remaining = u64::from(rule.requests).saturating_sub(count(rule, held));
             let reset_at_ms = match remaining {
                 0 => fits_at(rule, held).0,
                 _ => rule.window.next_release(held.spot, &held.previous),
@@ -394,8 +394,8 @@ fn fits_at(rule: &Rule<'_>, held: &Held) -> (u64, bool) {
     let current = held.current.as_ref();
     rule.window.fits_at(
         held.spot,
-        rule.limit.requests,
-        rule.limit.cost.max(1),
+        rule.requests,
+        rule.cost.max(1),
         current.map_or(held.total, |current| current.total.max(held.total)),
         &held.previous,
         current.map(|current| &current.slots),
@@ -405,7 +405,7 @@ fn fits_at(rule: &Rule<'_>, held: &Held) -> (u64, bool) {
 fn room(rule: &Rule<'_>, standing: &Standing) -> u64 {
     let spot = standing.held.spot;
     let count = rule.window.count(spot, standing.total, &standing.previous);
-    u64::from(rule.limit.requests).saturating_sub(count)
+    u64::from(rule.requests).saturating_sub(count)
 }
 
 fn in_order(
@@ -420,8 +420,8 @@ pub(super) fn known_quota(memory: &Memory, rule: &Rule<'_>, label_ms: u64) -> Qu
     let spot = rule.window.spot(label_ms);
     let (total, previous) = memory.known_count(rule, spot);
     let count = rule.window.count(spot, total, &previous);
-    let remaining = u64::from(rule.limit.requests).saturating_sub(count);
-    let (requests, cost) = (rule.limit.requests, rule.limit.cost.max(1));
+    let remaining = u64::from(rule.requests).saturating_sub(count);
+    let (requests, cost) = (rule.requests, rule.cost.max(1));
     let reset_at_ms = match remaining < u64::from(cost) {
         true => {
             (rule.window)
@@ -436,7 +436,7 @@ pub(super) fn known_quota(memory: &Memory, rule: &Rule<'_>, label_ms: u64) -> Qu
 fn quota(rule: &Rule<'_>, remaining: u64, reset_at_ms: u64, now_ms: u64) -> Quota {
     Quota {
         name: rule.limit.name.clone(),
-        requests: rule.limit.requests,
+        requests: rule.requests,
         window_ms: rule.limit.window_ms,
         remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
         reset_ms: reset_at_ms.saturating_sub(now_ms).max(1),

@@ -60,7 +60,7 @@ fn judge(memory: &mut Memory, rules: &[Rule<'_>], now_ms: u64) -> (Verdict, Vec<
         .zip(&words)
         .map(|(rule, (known, until_ms))| {
             let count = known + local.count(rule, now_ms);
-            let remaining = u64::from(rule.limit.requests).saturating_sub(count);
+            let remaining = u64::from(rule.requests).saturating_sub(count);
             let is_refused = violated.contains(&rule.limit.name);
             let room = match remaining == 0 || is_refused {
                 true => rule.cost().max(1),
@@ -68,7 +68,7 @@ fn judge(memory: &mut Memory, rules: &[Rule<'_>], now_ms: u64) -> (Verdict, Vec<
             };
             Quota {
                 name: rule.limit.name.clone(),
-                requests: rule.limit.requests,
+                requests: rule.requests,
                 window_ms: rule.limit.window_ms,
                 remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
                 reset_ms: local

@@ -40,7 +40,7 @@ impl Local {
         let ring = self.ring(rule, now_ms);
         let newest = ring.newest;
         if let Some(count) = ring.slot(newest) {
-            *count = count.saturating_add(rule.limit.cost);
+            *count = count.saturating_add(rule.cost);
         }
     }
 
@@ -48,7 +48,7 @@ impl Local {
     pub fn frees_in(&mut self, rule: &Rule<'_>, room: u64, now_ms: u64) -> u64 {
         let bucket_ms = bucket_ms(rule);
         let ring = self.ring(rule, now_ms);
-        let most = u64::from(rule.limit.requests);
+        let most = u64::from(rule.requests);
         let mut count = ring.count();
         let first = ring.newest.saturating_sub(BUCKETS);
         for bucket in first..=ring.newest {

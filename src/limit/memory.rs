@@ -118,7 +118,7 @@ impl Memory {
         match rule.window.count(spot, total, &previous) {
             0 => (0, spot.at_ms),
             known => (
-                known.min(u64::from(rule.limit.requests)),
+                known.min(u64::from(rule.requests)),
                 (spot.epoch + 1) * rule.window.length_ms(),
             ),
         }

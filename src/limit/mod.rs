@@ -82,10 +82,27 @@ use rule::Rule;
 #[derive(Debug, Clone)]
 pub struct Charge<'p> {
     pub limit: &'p policy::Limit,
+    /// The limit's own, or what stands in its place at the moment.
+    pub requests: u32,
+    /// Cost units of this request.
+    pub cost: u32,
     /// Who is asking, encoded so that it cannot forge another key.
     pub id: String,
     /// The route's name; a limit with `per = "all"` ignores it.
     pub route: &'p str,
+}
+
+impl<'p> Charge<'p> {
+    /// With what the policy says for a request that the origin answers.
+    pub fn new(limit: &'p policy::Limit, id: String, route: &'p str) -> Self {
+        Self {
+            limit,
+            requests: limit.requests,
+            cost: limit.cost.miss,
+            id,
+            route,
+        }
+    }
 }
 
 /// What the answer says about one limit.

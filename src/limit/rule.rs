@@ -12,6 +12,8 @@ const TTL_MARGIN_MS: u64 = 10_000;
 #[derive(Debug)]
 pub struct Rule<'p> {
     pub limit: &'p Limit,
+    pub requests: u32,
+    pub cost: u32,
     pub window: Window,
     /// The key without its epoch.
     pub base: String,
@@ -42,6 +44,9 @@ impl<'p> Rule<'p> {
                 let rank = rank(limit);
                 Self {
                     limit,
+                    requests: charge.requests,
+                    cost: charge.cost,
+                    // By the policy's own size, so that an override changes no key.
                     window: Window::new(limit.requests, limit.window_ms, timeout_ms),
                     base: format!("ratelimit:{}:{route}:{}", charge.id, limit.name),
                     rank,
@@ -54,11 +59,11 @@ impl<'p> Rule<'p> {
     }
 
     pub fn cost(&self) -> u64 {
-        u64::from(self.limit.cost)
+        u64::from(self.cost)
     }
 
     pub fn does_fit(&self, count: u64) -> bool {
-        count <= u64::from(self.limit.requests)
+        count <= u64::from(self.requests)
     }
 
     fn key(&self, epoch: u64) -> String {
@@ -86,7 +91,7 @@ impl<'p> Rule<'p> {
     /// Moves a charge within its epoch; the total stays.
     pub fn shift(&self, from: Spot, to: Spot) -> Command {
         let bit = |spot: Spot| i64::try_from(self.window.bit(spot.slot)).unwrap_or(i64::MAX);
-        let cost = i64::from(self.limit.cost);
+        let cost = i64::from(self.cost);
         Command::new("BITFIELD")
             .arg(self.key(to.epoch))
             .args(["OVERFLOW", "FAIL", "INCRBY", self.slot_type()])
@@ -97,7 +102,7 @@ impl<'p> Rule<'p> {
 
     /// Takes back what a charge added, never below zero: a flush may have come first.
     pub fn refund(&self, spot: Spot, added: Added) -> Option<Command> {
-        let less = -i64::from(self.limit.cost);
+        let less = -i64::from(self.cost);
         let mut command = Command::new("BITFIELD")
             .arg(self.key(spot.epoch))
             .args(["OVERFLOW", "SAT"]);

@@ -137,8 +137,8 @@ impl Asked {
             let current = read.map(|read| read.slots);
             let (fits_at_ms, _) = rule.window.fits_at(
                 held.spot,
-                rule.limit.requests,
-                rule.limit.cost,
+                rule.requests,
+                rule.cost,
                 total,
                 &previous,
                 current.as_ref(),

@@ -177,8 +177,15 @@ impl Policy {
                 "{}: {} in any {window} by {who}",
                 limit.name, limit.requests
             );
-            if limit.cost != 1 {
-                text.push_str(&format!(", this request counts {}", limit.cost));
+            match limit.cost {
+                cost if !cost.is_flat() => text.push_str(&format!(
+                    ", this request counts {} on a hit, {} on a miss, {} when the origin fails",
+                    cost.hit, cost.miss, cost.error
+                )),
+                cost if cost.hit != 1 => {
+                    text.push_str(&format!(", this request counts {}", cost.hit));
+                }
+                _ => {}
             }
             out.add("limit", text);
             let bucket = show_ms(bucket_ms(limit.window_ms, self.defaults.timeout.redis_ms));

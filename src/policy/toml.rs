@@ -5,6 +5,7 @@
 //! judged too.
 
 use std::ops::Range;
+use std::panic::catch_unwind;
 
 use toml_edit::{Document, InlineTable, Item, Key, Table};
 
@@ -18,7 +19,13 @@ pub fn read(text: &str, faults: &mut Faults) -> Option<Node> {
     let mut aside = Aside::default();
     for _ in 0..MAX_ERRORS {
         let renamed = aside.apply(text);
-        let error = match Document::parse(renamed.as_str()) {
+        // toml_edit 0.23 panics at some broken tables ("all items have spans").
+        let Ok(parsed) = catch_unwind(|| Document::parse(renamed.as_str())) else {
+            let help = "look for a table or a dotted key that redefines a value";
+            faults.add("", None, "no TOML: its parser gave up", help);
+            return None;
+        };
+        let error = match parsed {
             Ok(document) => return Some(aside.item(document.as_item(), 0)),
             Err(error) => error,
         };

@@ -13,6 +13,31 @@ pub struct Defaults {
     pub timeout: Timeouts,
     pub headers: Vec<HeaderProfile>,
     pub redis_down: RedisDown,
+    pub address: Address,
+    /// Ids stand in keys and reports as keyed hashes.
+    pub hash_ids: bool,
+}
+
+/// How the client's address is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// A lower-case field, read from right to left when a trusted proxy connects.
+    pub header: Option<String>,
+    /// Networks that may set it.
+    pub proxies: Vec<Subject>,
+    /// Bits of an IPv6 address that are one client.
+    pub ipv6_prefix: u8,
+}
+
+impl Default for Address {
+    fn default() -> Self {
+        Self {
+            header: None,
+            proxies: Vec::new(),
+            // What one subscriber gets.
+            ipv6_prefix: 64,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +80,21 @@ pub struct Route {
     pub cache: Option<CacheRule>,
     pub purge: Option<PurgeRule>,
     pub compose: Option<Vec<Part>>,
+    /// Variables that turn a part of the route off.
+    pub switches: Vec<Switch>,
+}
+
+/// A variable that is true unless set to false.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// `RATE_LIMIT_REDIS_ENABLED`: the route's limits are this isolate's own.
+    RateLimitRedis,
+    /// `VIEW_TRACKING_REDIS_ENABLED`: views go straight to the origin.
+    ViewTrackingRedis,
+    /// `NOTIFICATION_CACHE_ENABLED`: nothing is cached.
+    NotificationCache,
+    /// `NOTIFICATION_RATE_LIMIT_ENABLED`: there are no limits.
+    NotificationRateLimit,
 }
 
 /// One limit: `requests` cost units in any `window_ms`, counted per id.
@@ -66,8 +106,99 @@ pub struct Limit {
     pub window_ms: u64,
     pub by: By,
     pub per: Per,
-    /// Cost units of one request, 1 unless said; at most `requests`.
-    pub cost: u32,
+    pub cost: Cost,
+    pub algorithm: Algorithm,
+    /// Permits are charged ahead and spent by the isolate that charged them.
+    pub lease: bool,
+    /// Counts and reports, never refuses.
+    pub shadow: bool,
+    pub penalty: Option<Penalty>,
+    /// Whom it does not count.
+    pub allow: Vec<Subject>,
+    /// Whom it always refuses.
+    pub deny: Vec<Subject>,
+    /// The share of ids that it counts, in percent.
+    pub rollout: u8,
+}
+
+impl Limit {
+    /// A sliding window with nothing else about it.
+    pub fn new(name: impl Into<String>, requests: u32, window_ms: u64, by: By) -> Self {
+        Self {
+            name: name.into(),
+            requests,
+            window_ms,
+            by,
+            per: Per::Route,
+            cost: Cost::flat(1),
+            algorithm: Algorithm::SlidingWindow,
+            lease: false,
+            shadow: false,
+            penalty: None,
+            allow: Vec::new(),
+            deny: Vec::new(),
+            rollout: 100,
+        }
+    }
+}
+
+/// How a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Never more than `requests` in any window, in constant memory.
+    SlidingWindow,
+    /// The same, to the residual skew of the clocks, in memory for every request.
+    SlidingLog,
+    /// GCRA: `burst` at once, and `requests` a window after that.
+    TokenBucket { burst: u32 },
+    /// Windows that begin when the last one ends, counted from the Unix epoch.
+    FixedWindow,
+}
+
+/// Cost units of one request by its outcome; each at most `requests`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Answered from the cache.
+    pub hit: u32,
+    /// The origin was asked for this request.
+    pub miss: u32,
+    /// The origin failed or answered 5xx: what it costs instead, at most `miss`.
+    pub error: u32,
+}
+
+impl Cost {
+    pub fn flat(cost: u32) -> Self {
+        Self {
+            hit: cost,
+            miss: cost,
+            error: cost,
+        }
+    }
+
+    pub fn is_flat(&self) -> bool {
+        self.hit == self.miss && self.miss == self.error
+    }
+}
+
+/// Progressive backoff of an address that goes on after refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Penalty {
+    /// Offences in one window of the limit that make a strike.
+    pub after: u32,
+    /// The first ban; each further strike doubles it.
+    pub base_ms: u64,
+    pub max_ms: u64,
+}
+
+/// Whom a list names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// Addresses whose first `prefix` bits are those of `bits`; IPv4 is mapped into IPv6.
+    Network { bits: u128, prefix: u8 },
+    /// A verified user, by `sub`.
+    User(String),
+    /// What the limit counts by: a user, or a header's value.
+    Id(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use edgeweir::limit::{RESIDUAL_MS, Verdict, Window};
-use edgeweir::policy::{By, Limit, Per};
+use edgeweir::policy::{By, Cost, Limit, Per};
 use edgeweir::redis::RedisErrorKind;
 
 use crate::sim::clock::Sim;
@@ -268,16 +268,15 @@ fn draw_limit(rng: &mut Rng, at: u64) -> Limit {
         2 => rng.between(32_768, 2_000_000),
         _ => rng.between(2, 40),
     };
+    let window_ms = rng.pick(&[
+        2_500, 3_001, 7_777, 10_000, 60_000, 61_703, 600_000, 3_600_000,
+    ]);
+    let by = rng.pick(&[By::Ip, By::User, By::Global]);
     Limit {
-        name: format!("limit{at}"),
-        requests: requests as u32,
-        window_ms: rng.pick(&[
-            2_500, 3_001, 7_777, 10_000, 60_000, 61_703, 600_000, 3_600_000,
-        ]),
-        by: rng.pick(&[By::Ip, By::User, By::Global]),
         per: rng.pick(&[Per::Route, Per::All]),
         // About 3 to 40 requests fill it.
-        cost: (requests / rng.between(3, 40)).max(1) as u32,
+        cost: Cost::flat((requests / rng.between(3, 40)).max(1) as u32),
+        ..Limit::new(format!("limit{at}"), requests as u32, window_ms, by)
     }
 }
 
@@ -286,7 +285,7 @@ fn draw_arrivals(rng: &mut Rng, limits: &[Limit], timeout_ms: u64) -> Vec<u64> {
     let limit = rng.pick(limits);
     let window_us = limit.window_ms * 1000;
     let bucket_us = Window::new(limit.requests, limit.window_ms, timeout_ms).bucket_ms() * 1000;
-    let fill = u64::from(limit.requests / limit.cost) + 1;
+    let fill = u64::from(limit.requests / limit.cost.miss) + 1;
     let mut arrivals_us = Vec::new();
     if rng.chance(35) {
         let mean_us = window_us as f64 / (fill * rng.between(1, 3)) as f64;

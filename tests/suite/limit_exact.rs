@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use edgeweir::limit::{Checked, Verdict};
-use edgeweir::policy::By;
+use edgeweir::policy::{By, Cost};
 use edgeweir::ports::Clock;
 
 use crate::sim::clock::Sim;
@@ -67,7 +67,7 @@ fn lone(
                 .await;
             let isolate = rng.pick(&isolates);
             for limit in &mut limits {
-                limit.cost = rng.between(1, u64::from(most.div_ceil(2))) as u32;
+                limit.cost = Cost::flat(rng.between(1, u64::from(most.div_ceil(2))) as u32);
             }
             let asked: Vec<Asked> = limits
                 .iter()

@@ -184,7 +184,7 @@ fn the_local_mode_is_an_honest_window() {
                 assert_eq!(checked.verdict, Verdict::Admitted, "EDGEWEIR_SEED={seed}");
             }
             if checked.verdict == Verdict::Admitted {
-                log.push((desk.sim.now_us() / 1000, limit.cost));
+                log.push((desk.sim.now_us() / 1000, limit.cost.miss));
             }
             let newest = log.last().map_or(0, |last| last.0);
             let inside = log.iter().filter(|(at_ms, _)| at_ms + window_ms > newest);

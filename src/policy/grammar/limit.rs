@@ -9,7 +9,7 @@ use super::super::error::Faults;
 use super::super::field::{Field, quote};
 use super::super::measure::show_ms;
 use super::super::node::Value;
-use super::super::types::{By, Limit, Per};
+use super::super::types::{By, Cost, Limit, Per};
 use super::{Overrides, unbuilt};
 
 const FIELDS: [&str; 13] = [
@@ -101,12 +101,9 @@ fn limit<'n>(
         _ => Some(1),
     };
     Some(Limit {
-        name: name?,
-        requests: requests?,
-        window_ms: window_ms?,
-        by: by?,
         per: per?,
-        cost: cost?,
+        cost: Cost::flat(cost?),
+        ..Limit::new(name?, requests?, window_ms?, by?)
     })
 }
 
@@ -190,16 +187,17 @@ pub fn override_all(
             );
         }
         for limit in limits.iter_mut() {
-            if limit.cost > requests && requests > 0 {
+            let cost = limit.cost.hit.max(limit.cost.miss);
+            if cost > requests && requests > 0 {
                 let message = format!(
-                    "a limit of {requests} is below the cost {} of `{}`",
-                    limit.cost, limit.name
+                    "a limit of {requests} is below the cost {cost} of `{}`",
+                    limit.name
                 );
                 faults.add(
                     REQUESTS,
                     None,
                     message,
-                    format!("set it to at least {}, or unset it", limit.cost),
+                    format!("set it to at least {cost}, or unset it"),
                 );
             }
             limit.requests = requests;

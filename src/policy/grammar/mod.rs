@@ -16,7 +16,7 @@ use super::bounds::*;
 use super::error::Faults;
 use super::field::{Field, Table};
 use super::node::Node;
-use super::types::{Defaults, HeaderProfile, Limit, Policy, RedisDown, Timeouts};
+use super::types::{Address, Defaults, HeaderProfile, Limit, Policy, RedisDown, Timeouts};
 pub use cache::OWN_KEYS;
 use route::Draft;
 
@@ -85,20 +85,20 @@ type Names = BTreeMap<String, usize>;
 
 fn built_in_defaults() -> Defaults {
     Defaults {
-        limits: vec![Limit {
-            name: "default".to_owned(),
-            requests: DEFAULT_REQUESTS,
-            window_ms: DEFAULT_WINDOW_MS,
-            by: super::types::By::Ip,
-            per: super::types::Per::Route,
-            cost: 1,
-        }],
+        limits: vec![Limit::new(
+            "default",
+            DEFAULT_REQUESTS,
+            DEFAULT_WINDOW_MS,
+            super::types::By::Ip,
+        )],
         timeout: Timeouts {
             redis_ms: DEFAULT_REDIS_TIMEOUT_MS,
             origin_ms: DEFAULT_ORIGIN_TIMEOUT_MS,
         },
         headers: vec![HeaderProfile::Draft11, HeaderProfile::Legacy],
         redis_down: RedisDown::Local,
+        address: Address::default(),
+        hash_ids: false,
     }
 }
 
@@ -131,6 +131,8 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
         timeout: timeout?,
         headers: headers?,
         redis_down: redis_down?,
+        address: or.address,
+        hash_ids: or.hash_ids,
     })
 }
 

@@ -224,6 +224,7 @@ impl Draft<'_> {
             cache: self.cache,
             purge: self.purge,
             compose: parts,
+            switches: Vec::new(),
         })
     }
 }

@@ -178,7 +178,7 @@ fn variables_override_every_default_limit_and_those_who_inherit_it() {
 
 #[test]
 fn an_empty_policy_has_the_contracts_defaults() {
-    use edgeweir::policy::{By, HeaderProfile, Per, RedisDown, Timeouts};
+    use edgeweir::policy::{By, Cost, HeaderProfile, Per, RedisDown, Timeouts};
     for policy in [json("{}"), json(r#"{"defaults":{}}"#), toml("")] {
         let limit = &policy.defaults.limits[0];
         assert_eq!(policy.defaults.limits.len(), 1);
@@ -189,7 +189,7 @@ fn an_empty_policy_has_the_contracts_defaults() {
                 limit.window_ms,
                 limit.cost
             ),
-            ("default", 100, 60_000, 1)
+            ("default", 100, 60_000, Cost::flat(1))
         );
         assert_eq!((&limit.by, limit.per), (&By::Ip, Per::Route));
         assert_eq!(

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use edgeweir::limit::{self, Charge, Checked, Verdict};
-use edgeweir::policy::{By, Limit, RedisDown};
+use edgeweir::policy::{By, Cost, Limit, RedisDown};
 use edgeweir::ports::{Redis, Store};
 use edgeweir::redis::Command;
 
@@ -138,11 +138,7 @@ impl Desk {
 }
 
 pub fn charge(limit: &Limit) -> Charge<'_> {
-    Charge {
-        limit,
-        id: "id".to_owned(),
-        route: "route",
-    }
+    Charge::new(limit, "id".to_owned(), "route")
 }
 
 pub fn minute(requests: u32) -> Limit {
@@ -151,7 +147,7 @@ pub fn minute(requests: u32) -> Limit {
 
 pub fn costing(limit: &Limit, cost: u32) -> Limit {
     Limit {
-        cost,
+        cost: Cost::flat(cost),
         ..limit.clone()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use edgeweir::limit::{self, Charge, Checked, Memory, Verdict};
-use edgeweir::policy::{By, Limit, Per, RedisDown};
+use edgeweir::policy::{By, Limit, RedisDown};
 use edgeweir::ports::{Clock, Redis, Store};
 
 use super::clock::Sim;
@@ -14,14 +14,7 @@ use super::{Edge, Passage};
 use edgeweir::redis::Batch;
 
 pub fn limit(name: &str, requests: u32, window_ms: u64, by: By) -> Limit {
-    Limit {
-        name: name.to_owned(),
-        requests,
-        window_ms,
-        by,
-        per: Per::Route,
-        cost: 1,
-    }
+    Limit::new(name, requests, window_ms, by)
 }
 
 /// One limit with the id that it counts.
@@ -50,11 +43,7 @@ impl Isolate {
     pub async fn check(&self, tag: u64, asked: &[Asked], timeout_ms: u64) -> Checked {
         let charges: Vec<Charge<'_>> = asked
             .iter()
-            .map(|(limit, id)| Charge {
-                limit,
-                id: id.clone(),
-                route: "route",
-            })
+            .map(|(limit, id)| Charge::new(limit, id.clone(), "route"))
             .collect();
         let edge = self.edge.tagged(tag);
         limit::check(
