@@ -269,6 +269,26 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             returned: Vec::new(),
         };
         let begun_ms = self.ports.now_ms();
+        let wants_time = {
+            let memory = self.memory.borrow();
+            charging::picked(self.rules, &group)
+                .any(|(_, rule)| memory.wants_time_first(rule, begun_ms))
+        };
+        if wants_time {
+            let batch = charging::ask_time(std::mem::take(&mut riders));
+            let has_riders = batch.commands.len() > 1;
+            let mut answer = self.trip(shard, &batch).await;
+            let is_known = answer.as_mut().is_ok_and(|replies| {
+                let times = (begun_ms, self.ports.now_ms());
+                charging::learn_time(&mut self.memory.borrow_mut(), shard, times, replies)
+            });
+            if has_riders {
+                charged.ridden = Some(answer);
+            }
+            if !is_known {
+                return charged;
+            }
+        }
         let mut returned = Vec::new();
         for _ in 0..=MISPLACED {
             let riders = std::mem::take(&mut riders);
