@@ -326,8 +326,6 @@ fn the_contracts_example_is_right_but_for_what_is_not_built() {
     assert_eq!(
         unbuilt,
         [
-            "/route/0/limit/1/cost",
-            "/route/0/limit/1/lease",
             "/route/0/cache/warm",
             "/route/2/fill",
             "/route/2/publish",

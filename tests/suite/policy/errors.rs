@@ -226,7 +226,7 @@ fn limits_are_checked() {
         "/per",
         "`per` is `rout`",
     );
-    in_limit(&format!("{whole}, cost = §0"), "/cost", "`cost` is 0");
+    in_limit(&format!("{whole}, cost = §-1"), "/cost", "`cost` is -1");
     in_limit(
         &format!("{whole}, cost = §6"),
         "/cost",

@@ -3,32 +3,13 @@
 
 use edgeweir::policy::{Overrides, Policy, PolicyError};
 
-use super::marked::{errors_of, expect, in_cache, in_limit, in_route, in_route_put};
+use super::marked::{errors_of, expect, in_cache, in_route, in_route_put};
 use super::{json, shown, toml};
 
 const NOT_BUILT: &str = "is part of the policy's grammar, but this version does not build it yet";
 
 #[test]
 fn what_is_not_built_yet_says_so() {
-    let whole = "name = \"a\", requests = 5, window = \"1m\"";
-    for (field, value) in [
-        ("lease", "true"),
-        ("shadow", "false"),
-        ("penalty", "{ after = 5, base = \"60s\", max = \"1h\" }"),
-        ("allow", "[\"10.0.0.0/8\"]"),
-        ("deny", "[\"user-1\"]"),
-        ("rollout", "10"),
-        ("cost", "{ hit = 0, miss = 5 }"),
-        ("algorithm", "\"sliding-log\""),
-        ("algorithm", "\"token-bucket\""),
-        ("algorithm", "\"fixed-window\""),
-    ] {
-        in_limit(
-            &format!("{whole}, §{field} = {value}"),
-            &format!("/{field}"),
-            NOT_BUILT,
-        );
-    }
     for (field, value) in [
         ("fill", "\"book\""),
         (
@@ -36,7 +17,6 @@ fn what_is_not_built_yet_says_so() {
             "{ channel = \"c:{id}\", event = \"e\", data = \"response\" }",
         ),
         ("view", "{ story = \"{id}\" }"),
-        ("switch", "\"REDIS_ENABLED\""),
     ] {
         in_route(
             &format!("§{field} = {value}"),
@@ -74,53 +54,40 @@ fn what_is_not_built_yet_says_so() {
 
 #[test]
 fn what_is_not_built_yet_has_its_shape_all_the_same() {
-    let whole = "name = \"a\", requests = 5, window = \"1m\"";
     let twice = |marked: &str, inner: &str, outer: &str, message: &str| {
-        let text = format!("[defaults]\nlimit = [{{ {whole}, {marked} }}]\n");
+        let text = format!("[[route]]\nname = \"a\"\nmatch = \"GET /a/{{id}}\"\n{marked}\n");
         expect(
             &text,
             &[
-                (&format!("/defaults/limit/0{outer}"), NOT_BUILT),
-                (&format!("/defaults/limit/0{inner}"), message),
+                (&format!("/route/0{outer}"), NOT_BUILT),
+                (&format!("/route/0{inner}"), message),
             ],
         );
     };
+    twice("§fill = §1", "/fill", "/fill", "is a number, not text");
     twice(
-        "§lease = §1",
-        "/lease",
-        "/lease",
-        "is a number, not true or false",
+        "§publish = { §chanel = \"c\" }",
+        "/publish/chanel",
+        "/publish",
+        "no field of `publish`",
     );
     twice(
-        "§penalty = { §aftr = 1 }",
-        "/penalty/aftr",
-        "/penalty",
-        "no field of `penalty`",
-    );
-    twice(
-        "§penalty = { base = §\"x\" }",
-        "/penalty/base",
-        "/penalty",
-        "no duration",
-    );
-    twice(
-        "§allow = [§1]",
-        "/allow/0",
-        "/allow",
+        "§view = { story = §1 }",
+        "/view/story",
+        "/view",
         "is a number, not text",
     );
     twice(
-        "§rollout = §101",
-        "/rollout",
-        "/rollout",
-        "`rollout` is 101",
+        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { every = §\"x\" } }",
+        "/cache/warm/every",
+        "/cache/warm",
+        "no duration",
     );
-    twice("§cost = { hit = §-1 }", "/cost/hit", "/cost", "`hit` is -1");
     twice(
-        "§cost = { §mis = 1 }",
-        "/cost/mis",
-        "/cost",
-        "no field of `cost`",
+        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { values = { id = [§1] } } }",
+        "/cache/warm/values/id/0",
+        "/cache/warm",
+        "is a number, not text",
     );
 }
 
