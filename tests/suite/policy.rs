@@ -5,9 +5,11 @@ mod cache;
 mod compose;
 mod errors;
 mod key;
+mod limit;
 mod marked;
 mod path;
 mod route;
+mod subject;
 mod text;
 mod unbuilt;
 

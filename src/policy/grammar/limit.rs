@@ -226,9 +226,9 @@ fn algorithm(table: &Table<'_>, requests: Option<u32>, faults: &mut Faults) -> O
         None => requests,
     };
     match algorithm? {
-        // A limit whose size has a fault is judged by its other fields.
+        // Where the burst has a fault, the other sizes are judged without it.
         Algorithm::TokenBucket { .. } => Some(Algorithm::TokenBucket {
-            burst: burst.unwrap_or(MAX_REQUESTS),
+            burst: burst.or(requests).unwrap_or(1),
         }),
         algorithm => Some(algorithm),
     }
