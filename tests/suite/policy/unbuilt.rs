@@ -1,10 +1,7 @@
-//! What is not built yet says so; what is left out has the contract's defaults; variables
-//! override them.
-
-use edgeweir::policy::{Overrides, Policy, PolicyError};
+//! What is not built yet says so; what is left out has the contract's defaults.
 
 use super::marked::{errors_of, expect, in_cache, in_route, in_route_put};
-use super::{json, shown, toml};
+use super::{json, toml};
 
 const NOT_BUILT: &str = "is part of the policy's grammar, but this version does not build it yet";
 
@@ -89,58 +86,6 @@ fn what_is_not_built_yet_has_its_shape_all_the_same() {
         "/cache/warm",
         "is a number, not text",
     );
-}
-
-fn with_overrides(
-    text: &str,
-    window_ms: Option<u64>,
-    max_requests: Option<u32>,
-) -> Result<Policy, Vec<PolicyError>> {
-    let overrides = Overrides {
-        window_ms,
-        max_requests,
-    };
-    Policy::from_json(text, &overrides)
-}
-
-#[test]
-fn variables_override_every_default_limit_and_those_who_inherit_it() {
-    let text = r#"{"defaults":{"limit":[{"name":"a","requests":9,"window":"60s"},{"name":"b","requests":9,"window":"1h","cost":3}]},
-        "route":[{"name":"own","match":"GET /own","limit":[{"name":"x","requests":9,"window":"60s"}]},{"name":"inherits","match":"GET /in"}]}"#;
-    let policy = with_overrides(text, Some(5_000), Some(7)).unwrap();
-    for limits in [&policy.defaults.limits, &policy.routes[1].limits] {
-        assert!(
-            limits
-                .iter()
-                .all(|limit| (limit.window_ms, limit.requests) == (5_000, 7)),
-            "{limits:?}"
-        );
-        assert_eq!(limits.len(), 2);
-    }
-    assert_eq!(
-        (
-            policy.routes[0].limits[0].window_ms,
-            policy.routes[0].limits[0].requests
-        ),
-        (60_000, 9)
-    );
-
-    let errors = with_overrides(text, Some(2_000), Some(2)).unwrap_err();
-    let pointers: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
-    assert_eq!(
-        pointers,
-        ["RATE_LIMIT_WINDOW_MS", "RATE_LIMIT_MAX_REQUESTS"],
-        "{}",
-        shown(&errors)
-    );
-    assert!(errors.iter().all(|error| error.line.is_none()));
-    assert!(errors[1].message.contains("cost 3 of `b`"), "{}", errors[1]);
-    assert!(with_overrides("{}", Some(0), None).is_err());
-    assert!(with_overrides("{}", Some(u64::MAX), None).is_err());
-    assert!(with_overrides("{}", None, Some(0)).is_err());
-    assert!(with_overrides("{}", None, Some(u32::MAX)).is_err());
-    // Without limits there is nothing to be too short.
-    assert!(with_overrides(r#"{"defaults":{"limit":[]}}"#, Some(2_000), None).is_ok());
 }
 
 #[test]
