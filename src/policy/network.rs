@@ -27,8 +27,9 @@ pub fn network(bits: u128, prefix: u8) -> u128 {
 /// Whether an address lies in a network. `::/0` is all of IPv6 and no IPv4.
 pub fn contains(network_bits: u128, prefix: u8, address: IpAddr) -> bool {
     let address = bits(address);
-    let is_mapped = Ipv6Addr::from_bits(address).to_ipv4_mapped().is_some();
-    network(address, prefix) == network_bits && (prefix >= MAPPED_BITS || !is_mapped)
+    let is_mapped = address >> 32 == 0xffff;
+    (address ^ network_bits).leading_zeros() >= u32::from(prefix)
+        && (prefix >= MAPPED_BITS || !is_mapped)
 }
 
 /// Reads bits and prefix; `None` for what does not look like an address at all. What
