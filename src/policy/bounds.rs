@@ -57,6 +57,8 @@ pub const MIN_WINDOW_MS: u64 = 1_000;
 pub const MAX_LOG_REQUESTS: u32 = 10_000;
 /// Members that one request adds to a log: 4 KB a command.
 pub const MAX_LOG_COST: u32 = 100;
+/// A token bucket counts whole microseconds a unit: so many a millisecond lose at most 1 %.
+pub const MAX_BUCKET_RATE: u64 = 10;
 /// Below it a lease would be less than one request in most buckets.
 pub const MIN_LEASED_REQUESTS: u32 = 20;
 pub const DEFAULT_STRIKE_AFTER: u32 = 5;
@@ -80,6 +82,10 @@ pub const MAX_LIFE_MS: u64 = 172_800_000;
 /// Upstash takes 10 MB a request; base64 and the rest of the pipeline need their share.
 pub const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 
+/// Leases of an isolate in one window: at 2 s in a minute it spends what a moderate
+/// load brings, and lateness stays below a tenth of the window.
+const LEASED_BUCKETS: u64 = 30;
+
 pub const DEFAULT_REDIS_TIMEOUT_MS: u64 = 150;
 pub const DEFAULT_ORIGIN_TIMEOUT_MS: u64 = 10_000;
 pub const DEFAULT_REQUESTS: u32 = 100;
@@ -87,8 +93,6 @@ pub const DEFAULT_WINDOW_MS: u64 = 60_000;
 
 /// A window has at most this many buckets: it keeps a key below 1 KB and lateness below 1 %.
 pub const MAX_BUCKETS: u64 = 240;
-/// A leased window has at most this many: permits are charged once a bucket.
-pub const MAX_LEASED_BUCKETS: u64 = 40;
 /// A window has at least this many buckets, or two buckets' lateness would be too much of it.
 pub const MIN_BUCKETS: u64 = 10;
 /// The clock skew that may remain once an isolate knows its offset from Redis.
@@ -97,23 +101,20 @@ pub const MIN_BUCKET_MS: u64 = 250;
 
 /// The bucket of a sliding window (DESIGN, sliding window).
 pub fn bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
-    part_ms(window_ms, MAX_BUCKETS, redis_timeout_ms)
-}
-
-/// The bucket of a leased limit, for which its permits may be spent.
-pub fn leased_bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
-    part_ms(window_ms, MAX_LEASED_BUCKETS, redis_timeout_ms)
-}
-
-fn part_ms(window_ms: u64, parts: u64, redis_timeout_ms: u64) -> u64 {
     window_ms
-        .div_ceil(parts)
+        .div_ceil(MAX_BUCKETS)
         .max(redis_timeout_ms.saturating_add(RESIDUAL_SKEW_MS))
         .max(MIN_BUCKET_MS)
 }
 
+/// The bucket of a leased limit: an isolate that spends permits for one bucket asks so
+/// many times a window.
+pub fn leased_bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
+    bucket_ms(0, redis_timeout_ms).max(window_ms.div_ceil(LEASED_BUCKETS))
+}
+
 /// The shortest sliding window, leased or not: above it neither `ceil(window / 240)` nor
-/// `ceil(window / 40)` makes fewer than 10 buckets.
+/// `ceil(window / 30)` makes fewer than 10 buckets.
 pub fn min_window_ms(redis_timeout_ms: u64) -> u64 {
     MIN_BUCKETS * bucket_ms(0, redis_timeout_ms)
 }

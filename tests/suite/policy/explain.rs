@@ -39,8 +39,8 @@ switch = [\"NOTIFICATION_CACHE_ENABLED\", \"RATE_LIMIT_REDIS_ENABLED\"]
     let explained = policy.explain("GET", "/a").to_string();
     for line in [
         "leased: 50 in any 1m by address (CF-Connecting-IP, or x-forwarded-for from a trusted proxy; IPv6 by its /56)\n",
-        "counted at ratelimit:{hash of ip}:a:leased:{epoch}, in buckets of 1500ms\n",
-        "leased: an isolate charges ahead what it will need for 1500ms\n",
+        "counted at ratelimit:{hash of ip}:a:leased:{epoch}, in buckets of 2s\n",
+        "leased: an isolate charges ahead what it will need for 2s\n",
         "shadow: counts and reports, never refuses\n",
         "rollout: counts 10 % of the ids",
         "log: 5 in any 1s (sliding log) by verified user, else address, only looks: this request counts nothing\n",
