@@ -2,8 +2,8 @@
 
 use crate::config::Secret;
 use crate::http::Request;
-use crate::identity::{ip_id, limit_id, verify};
-use crate::policy::By;
+use crate::identity::{client_address, ip_id, limit_id, verify};
+use crate::policy::{Address, By};
 
 /// The ids of one request; none of them is ever logged or sent.
 pub struct Visitor<'r> {
@@ -15,9 +15,11 @@ pub struct Visitor<'r> {
 impl<'r> Visitor<'r> {
     /// Without a secret no user is ever known.
     pub fn new(request: &'r Request, jwt_secret: Option<&Secret>, now_s: u64) -> Self {
+        let settings = Address::default();
+        let address = client_address(&settings, request.headers.get("cf-connecting-ip"), |_| None);
         Self {
             request,
-            ip: ip_id(request.headers.get("cf-connecting-ip")),
+            ip: ip_id(address, settings.ipv6_prefix),
             user: jwt_secret.and_then(|secret| {
                 verify(
                     request.headers.get("authorization"),
@@ -39,6 +41,6 @@ impl<'r> Visitor<'r> {
             By::Header(name) => self.request.headers.get(name),
             By::Ip | By::User | By::Global => None,
         };
-        limit_id(by, &self.ip, self.user(), header)
+        limit_id(by, &self.ip, self.user(), header, None)
     }
 }
