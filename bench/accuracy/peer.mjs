@@ -85,7 +85,7 @@ export async function replay(redis, clock, scenario, { limiter, options = {} }) 
 }
 
 /** The calls in `INFO commandstats`, but for those of this bench itself. */
-export async function commandsRun(redis) {
+async function commandsRun(redis) {
   const info = await redis.info("commandstats");
   const calls = [...info.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)];
   const own = /^(info|flushall|config\|resetstat)$/;
@@ -127,11 +127,11 @@ class Replay {
 
   /** The package reads the clock and calls Redis before it waits for anything. */
   #send(request) {
-    const [, id, isolate] = this.#scenario.arrivals[request];
+    const [, id, isolate, , , rate] = this.#scenario.arrivals[request];
     this.#request = request;
     this.#clock.ms = Math.floor((this.#nowUs + this.#scenario.skews_us[isolate]) / 1000);
     this.#outcomes[request] = [0, this.#nowUs, this.#decisions++];
-    const answer = this.#isolates[isolate].limit(`id${id}`);
+    const answer = this.#isolates[isolate].limit(`id${id}`, { rate });
     answer.then(({ success }) => (this.#outcomes[request][0] = Number(success)));
   }
 

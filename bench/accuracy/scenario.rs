@@ -139,9 +139,9 @@ impl Scenario {
 
     pub fn world_rng(&self, purpose: u64) -> Rng {
         Rng::new(
-            self.seed << 16
-                | purpose << 12
-                | self.world.leg_us.0 / 1000 << 5
+            (self.seed << 16)
+                | (purpose << 12)
+                | (self.world.leg_us.0 / 1000) << 5
                 | self.world.isolates as u64,
         )
     }

@@ -56,10 +56,11 @@ export function tables(rows, held, seed) {
     `Limit ${requests} in ${window_ms / 1000} s, seed ${seed}, each trace in ${worlds.length} worlds:`,
     worlds.map((row) => `- ${world(row)}`).join("\n"),
     LEGEND,
+    `### In short\n\n${summary(small, limiters)}`,
     ...traces.map((trace) => {
       const of = small.filter((row) => row.trace === trace);
       const lines = limiters.map((limiter) => line(limiter, of.filter((row) => row.limiter === limiter)));
-      return `### ${TRACES[trace] ?? `Poisson, ${of[0].load} of the limit`} (${of[0].count} requests)\n\n${table([HEAD, ...lines])}`;
+      return `### ${TRACES[trace] ?? `Poisson, load ${of[0].load}`} (${of[0].count} requests)\n\n${table([HEAD, ...lines])}`;
     }),
     `### Leases: limit 1000 in ${window_ms / 1000} s\n\n${leases(rows.filter((row) => row.is_for_leases))}`,
     `### What ours must be\n\n${table([["", "worst", ""], ...held.map(({ what, worst, met }) => [what, worst, met ? "met" : "NOT MET"])])}`,
@@ -100,6 +101,25 @@ function line(limiter, rows) {
     range(rows.map((row) => percent(row.false_admissions, row.count))),
     limiter.startsWith("model") ? "" : range(rows.map(commands), 2),
   ];
+}
+
+/** Over all traces, and over Poisson loads 1 to 3, apart for right and wrong clocks. */
+function summary(rows, limiters) {
+  const head = ["limiter", "most, clocks right", "most, wrong", "of exact log %, load 1 to 3, clocks right", "wrong", "equal %, right", "wrong", "commands"];
+  const lines = limiters.map((limiter) => {
+    const of = rows.filter((row) => row.limiter === limiter);
+    const pressed = of.filter(({ load }) => load >= 1);
+    const [right, wrong] = [({ skew_ms }) => skew_ms === 0, ({ skew_ms }) => skew_ms > 0];
+    const apart = (of, value, digits) => [right, wrong].map((which) => range(of.filter(which).map(value), digits));
+    return [
+      limiter,
+      ...[right, wrong].map((which) => String(Math.max(...of.filter(which).map(({ most }) => most)))),
+      ...apart(pressed, share),
+      ...apart(pressed, (row) => percent(row.equal, row.count)),
+      limiter.startsWith("model") ? "" : range(pressed.map(commands), 2),
+    ];
+  });
+  return table([head, ...lines]);
 }
 
 function leases(rows) {

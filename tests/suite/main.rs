@@ -30,6 +30,7 @@ mod limit_bound;
 mod limit_exact;
 mod limit_faults;
 mod limit_flow;
+mod limit_peer;
 mod policy;
 mod purge;
 mod redis_breaker;
