@@ -104,13 +104,13 @@ pub fn add_rate_limits(
     if quotas.is_empty() || profiles.is_empty() {
         return;
     }
-    add_near(headers, quotas);
     for profile in profiles {
         match profile {
             HeaderProfile::Draft11 => add_draft_11(headers, quotas),
             HeaderProfile::Legacy => add_legacy(headers, quotas, now_ms),
         }
     }
+    add_near(headers, quotas);
 }
 
 /// Names the limits of which four fifths are used: plan 4's warning, for clients that
