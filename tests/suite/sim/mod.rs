@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod desk;
+pub mod hashes;
 pub mod history;
 pub mod redis;
 pub mod traffic;

@@ -1,0 +1,282 @@
+//! `/-/limits/{route}`: what one id has used, beginning it anew, and other sizes.
+//!
+//! Limits that count by something else than the id are left out. A limit over all
+//! requests (`by = "global"`) is shown with every id, but only `id=global` resets it,
+//! and one with `per = "all"` is reset only with `all=true`: both are others' counts too.
+
+use std::cell::RefCell;
+
+use serde_json::{Map, Value, json};
+
+use super::named::Named;
+use super::query::Query;
+use super::{answer_json, bad, object};
+use crate::admission::Limited;
+use crate::controls::{self, Change, override_field};
+use crate::failure::{Failure, whole_seconds};
+use crate::gateway::{Gateway, UNMATCHED};
+use crate::http::{Request, Response};
+use crate::limit::{self, Charge, Memory, Quota};
+use crate::policy::bounds::MAX_REQUESTS;
+use crate::policy::{By, Limit, Per, RedisDown};
+use crate::ports::{self, Ports, Store};
+use crate::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
+use crate::visit::Visit;
+
+pub async fn answer<P: Ports>(
+    visit: &Visit<'_, P>,
+    request: &Request,
+    route: &str,
+    body: &[u8],
+) -> Result<Response<P::Body>, Failure> {
+    let limited = limited(visit.gateway, route)?;
+    let query = request.query.as_deref();
+    let report = match request.method.as_str() {
+        "PUT" => {
+            let query = Query::parse(query, &["limit", "id"])?;
+            set(visit, &limited, &query, body).await?
+        }
+        "DELETE" => {
+            let query = Query::parse(query, &["id", "all", "override", "limit"])?;
+            match query.of_override {
+                true => unset(visit, &limited, &query).await?,
+                false => reset(visit, &limited, &query).await?,
+            }
+        }
+        _ => peek(visit, &limited, &Query::parse(query, &["id"])?).await?,
+    };
+    Ok(answer_json(&report))
+}
+
+fn limited<'g>(gateway: &'g Gateway, name: &str) -> Result<Limited<'g>, Failure> {
+    let policy = &gateway.policy;
+    let route = policy.routes.iter().find(|route| route.name == name);
+    if route.is_none() && name != UNMATCHED {
+        return Err(bad(
+            "no route has that name; `*` is what matches none, written %2A or *",
+        ));
+    }
+    Ok(Limited::of(policy, route))
+}
+
+/// The limits that count an id, as that id's requests are charged.
+fn charges<'p>(
+    gateway: &Gateway,
+    limited: &Limited<'p>,
+    wants: impl Fn(&Limit) -> Option<String>,
+) -> Result<Vec<Charge<'p>>, Failure> {
+    let controls = gateway.controls.borrow();
+    let charge = |limit: &'p Limit| {
+        let id = wants(limit)?;
+        let other = controls.copy().requests(limit, limited.name, &id);
+        let mut charge = Charge::new(limit, id, limited.name);
+        charge.requests = other.unwrap_or(charge.requests);
+        Some(charge)
+    };
+    let charges: Vec<Charge<'p>> = limited.limits.iter().filter_map(charge).collect();
+    match charges.is_empty() {
+        true => Err(bad("no limit of this route counts by that `id`")),
+        false => Ok(charges),
+    }
+}
+
+async fn peek<P: Ports>(
+    visit: &Visit<'_, P>,
+    limited: &Limited<'_>,
+    query: &Query,
+) -> Result<Value, Failure> {
+    let gateway = visit.gateway;
+    let named = query.id.as_deref().map(Named::parse).transpose()?;
+    // What operators say now, whatever this isolate knew.
+    let fields = controls::read(visit).await?;
+    let charges = charges(gateway, limited, |limit| match limit.by {
+        By::Global => Some("global".to_owned()),
+        _ => named.as_ref()?.id(limit),
+    })?;
+    let timeout_ms = visit.redis_timeout_ms();
+    let quotas = peek_quotas(&gateway.limits, visit, timeout_ms, &charges).await;
+    let quotas = quotas.map_err(|_| Failure::RedisUnavailable)?;
+    let limits = charges.iter().zip(quotas).map(|(charge, quota)| {
+        let mut shown = Map::new();
+        let mut show = |name: &str, value: Value| shown.insert(name.to_owned(), value);
+        show("name", json!(quota.name));
+        show("requests", json!(quota.requests));
+        show("window", json!(whole_seconds(quota.window_ms)));
+        show(
+            "used",
+            json!(quota.requests.saturating_sub(quota.remaining)),
+        );
+        show("remaining", json!(quota.remaining));
+        show("reset", json!(whole_seconds(quota.reset_ms)));
+        let field = |id| override_field(charge.limit, limited.name, id);
+        let of_id = field(Some(charge.id.as_str()));
+        if let Some(value) = value_of(&fields, &of_id) {
+            show("override", json!({ "of": "id", "requests": value }));
+        } else if let Some(value) = value_of(&fields, &field(None)) {
+            show("override", json!({ "of": "route", "requests": value }));
+        }
+        Value::Object(shown)
+    });
+    let limits: Vec<Value> = limits.collect();
+    Ok(json!({ "route": limited.name, "limits": limits }))
+}
+
+fn value_of(fields: &Reply, name: &str) -> Option<u32> {
+    let pairs = fields.as_list()?.chunks_exact(2);
+    let mut pairs = pairs.filter(|pair| pair.first().and_then(Reply::as_str) == Some(name));
+    pairs.next()?.last()?.as_str()?.parse().ok()
+}
+
+async fn reset<P: Ports>(
+    visit: &Visit<'_, P>,
+    limited: &Limited<'_>,
+    query: &Query,
+) -> Result<Value, Failure> {
+    if query.limit.is_some() {
+        return Err(bad(
+            "`limit` goes with `override=true`; a reset is of all limits of an id",
+        ));
+    }
+    let Some(id) = &query.id else {
+        return Err(bad("say whose counts begin anew: `id`"));
+    };
+    let named = Named::parse(id)?;
+    let charges = charges(visit.gateway, limited, |limit| {
+        let is_own = query.all || limit.per == Per::Route;
+        named.id(limit).filter(|_| is_own)
+    })?;
+    let (limits, timeout_ms) = (&visit.gateway.limits, visit.redis_timeout_ms());
+    let done = reset_counts(limits, visit, timeout_ms, &charges).await;
+    done.map_err(|_| Failure::RedisUnavailable)?;
+    let names: Vec<&str> = charges
+        .iter()
+        .map(|charge| charge.limit.name.as_str())
+        .collect();
+    Ok(json!({ "route": limited.name, "reset": names }))
+}
+
+/// The limit that a call names, and the id under it if it names one.
+fn target<'p>(
+    limited: &Limited<'p>,
+    query: &Query,
+) -> Result<(&'p Limit, Option<String>), Failure> {
+    let wanted = query.limit.as_deref();
+    let mut limits = limited.limits.iter();
+    let limit = limits
+        .find(|limit| Some(limit.name.as_str()) == wanted)
+        .ok_or_else(|| bad("`limit` must be the name of a limit of this route"))?;
+    let id = match &query.id {
+        None => None,
+        Some(text) => {
+            let id = Named::parse(text)?.id(limit);
+            Some(id.ok_or_else(|| bad("this limit does not count by that `id`"))?)
+        }
+    };
+    Ok((limit, id))
+}
+
+async fn set<P: Ports>(
+    visit: &Visit<'_, P>,
+    limited: &Limited<'_>,
+    query: &Query,
+    body: &[u8],
+) -> Result<Value, Failure> {
+    let (limit, id) = target(limited, query)?;
+    let members = object(body)?;
+    let least = controls::most(limit);
+    let requests = members
+        .get("requests")
+        .filter(|_| members.len() == 1)
+        .and_then(Value::as_u64)
+        .filter(|requests| (u64::from(least)..=u64::from(MAX_REQUESTS)).contains(requests))
+        .ok_or_else(|| {
+            bad(&format!(
+                "the body must be {{\"requests\": N}}, N from {least}, which one request costs, to {MAX_REQUESTS}"
+            ))
+        })?;
+    let field = override_field(limit, limited.name, id.as_deref());
+    let change = Change {
+        set: vec![(field, requests.to_string())],
+        ..Change::default()
+    };
+    change.make(visit).await?;
+    Ok(report(limited, limit, id, "requests", json!(requests)))
+}
+
+async fn unset<P: Ports>(
+    visit: &Visit<'_, P>,
+    limited: &Limited<'_>,
+    query: &Query,
+) -> Result<Value, Failure> {
+    if query.all {
+        return Err(bad("`all` goes with a reset, not with `override=true`"));
+    }
+    let (limit, id) = target(limited, query)?;
+    let change = Change {
+        remove: vec![override_field(limit, limited.name, id.as_deref())],
+        ..Change::default()
+    };
+    let gone = change.make(visit).await?;
+    Ok(report(limited, limit, id, "removed", json!(gone > 0)))
+}
+
+fn report(
+    limited: &Limited<'_>,
+    limit: &Limit,
+    id: Option<String>,
+    member: &str,
+    value: Value,
+) -> Value {
+    let mut shown = Map::new();
+    shown.insert("route".to_owned(), json!(limited.name));
+    shown.insert("limit".to_owned(), json!(limit.name));
+    if let Some(id) = id {
+        shown.insert("id".to_owned(), Value::String(id));
+    }
+    shown.insert(member.to_owned(), value);
+    Value::Object(shown)
+}
+
+/// Stands in for `limit::peek`.
+async fn peek_quotas<P: ports::Redis + ports::Clock>(
+    memory: &RefCell<Memory>,
+    ports: &P,
+    timeout_ms: u64,
+    charges: &[Charge<'_>],
+) -> Result<Vec<Quota>, RedisError> {
+    let mut free = charges.to_vec();
+    for charge in &mut free {
+        charge.cost = 0;
+    }
+    let (down, riders) = (RedisDown::Closed, Vec::new());
+    let checked = limit::check(memory, ports, timeout_ms, down, &free, riders).await;
+    match checked.degraded {
+        true => Err(RedisError::new(RedisErrorKind::Transport, "not answered")),
+        false => Ok(checked.quotas),
+    }
+}
+
+/// Stands in for `limit::reset`.
+async fn reset_counts<P: ports::Redis + ports::Clock>(
+    memory: &RefCell<Memory>,
+    ports: &P,
+    timeout_ms: u64,
+    charges: &[Charge<'_>],
+) -> Result<(), RedisError> {
+    let mut command = Command::new("DEL");
+    for charge in charges {
+        let route = match charge.limit.per {
+            Per::Route => charge.route,
+            Per::All => "_",
+        };
+        let now = ports.now_ms() / charge.limit.window_ms.max(1);
+        for epoch in [now.saturating_sub(1), now, now + 1] {
+            let name = &charge.limit.name;
+            command = command.arg(format!("ratelimit:{}:{route}:{name}:{epoch}", charge.id));
+        }
+    }
+    let batch = Batch::pipeline(vec![command]);
+    ports.pipeline(Store::Limits, &batch, timeout_ms).await?;
+    *memory.borrow_mut() = Memory::new();
+    Ok(())
+}
