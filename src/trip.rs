@@ -10,7 +10,7 @@ use crate::controls;
 use crate::deferred::Deferred;
 use crate::limit::{self, Checked, Verdict};
 use crate::policy::RedisDown;
-use crate::ports::{Clock, Ports, Redis, Store};
+use crate::ports::{Clock, Ports, Random, Redis, Store};
 use crate::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
 use crate::visit::Visit;
 
@@ -64,9 +64,12 @@ pub async fn ask<P: Ports>(
             answered
         }
     };
-    for batch in std::mem::take(&mut answered.checked.deferred) {
-        let store = Store::Limits;
+    for (shard, batch) in std::mem::take(&mut answered.checked.deferred) {
+        let store = Store::Limits(shard);
         visit.defer(Deferred::Send { store, batch });
+    }
+    for shard in std::mem::take(&mut answered.checked.merges) {
+        visit.defer(Deferred::Merge { shard });
     }
     let has_news = match (reading, answered.controls) {
         (Some(ticket), Some(replies)) => {
@@ -144,8 +147,9 @@ async fn send<P: Ports>(
         false => (Vec::from_iter(read), None),
     };
     let reads_here = !riders.is_empty();
-    // It rides on a trip that is made anyway.
-    let asks_controls = wants_controls && (reads_here || !charges.is_empty());
+    // It rides on a trip to the first database that is made anyway.
+    let is_there = charges.iter().any(|charge| charge.shard == 0);
+    let asks_controls = wants_controls && (reads_here || is_there);
     if asks_controls {
         riders.push(controls::hgetall());
     }
@@ -210,6 +214,12 @@ impl<P: Ports> Clock for Isolated<'_, '_, P> {
 
     async fn sleep(&self, duration_ms: u64) {
         self.0.sleep(duration_ms).await;
+    }
+}
+
+impl<P: Ports> Random for Isolated<'_, '_, P> {
+    fn random(&self) -> u128 {
+        self.0.ports.random()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::deferred::Deferred;
 use crate::gateway::Gateway;
 use crate::headers::Timing;
 use crate::http::{Headers, Response};
-use crate::ports::{Clock, Fetch, OriginError, Ports, Redis, Store};
+use crate::ports::{Clock, Fetch, OriginError, Ports, Random, Redis, Store};
 use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 
 pub struct Visit<'a, P: Ports> {
@@ -152,6 +152,12 @@ impl<P: Ports> Clock for Visit<'_, P> {
 
     async fn sleep(&self, duration_ms: u64) {
         self.ports.sleep(duration_ms).await;
+    }
+}
+
+impl<P: Ports> Random for Visit<'_, P> {
+    fn random(&self) -> u128 {
+        self.ports.random()
     }
 }
 

@@ -4,8 +4,6 @@
 //! requests (`by = "global"`) is shown with every id, but only `id=global` resets it,
 //! and one with `per = "all"` is reset only with `all=true`: both are others' counts too.
 
-use std::cell::RefCell;
-
 use serde_json::{Map, Value, json};
 
 use super::named::Named;
@@ -16,11 +14,11 @@ use crate::controls::{self, Change, override_field};
 use crate::failure::{Failure, whole_seconds};
 use crate::gateway::{Gateway, UNMATCHED};
 use crate::http::{Request, Response};
-use crate::limit::{self, Charge, Memory, Quota};
+use crate::limit::{self, Charge};
 use crate::policy::bounds::MAX_REQUESTS;
-use crate::policy::{By, Limit, Per, RedisDown};
-use crate::ports::{self, Ports, Store};
-use crate::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
+use crate::policy::{By, Limit, Per};
+use crate::ports::Ports;
+use crate::redis::Reply;
 use crate::visit::Visit;
 
 pub async fn answer<P: Ports>(
@@ -94,7 +92,7 @@ async fn peek<P: Ports>(
         _ => named.as_ref()?.id(limit),
     })?;
     let timeout_ms = visit.redis_timeout_ms();
-    let quotas = peek_quotas(&gateway.limits, visit, timeout_ms, &charges).await;
+    let quotas = limit::peek(&gateway.limits, visit, timeout_ms, &charges).await;
     let quotas = quotas.map_err(|_| Failure::RedisUnavailable)?;
     let limits = charges.iter().zip(quotas).map(|(charge, quota)| {
         let mut shown = Map::new();
@@ -146,7 +144,7 @@ async fn reset<P: Ports>(
         named.id(limit).filter(|_| is_own)
     })?;
     let (limits, timeout_ms) = (&visit.gateway.limits, visit.redis_timeout_ms());
-    let done = reset_counts(limits, visit, timeout_ms, &charges).await;
+    let done = limit::reset(limits, visit, timeout_ms, &charges).await;
     done.map_err(|_| Failure::RedisUnavailable)?;
     let names: Vec<&str> = charges
         .iter()
@@ -235,48 +233,4 @@ fn report(
     }
     shown.insert(member.to_owned(), value);
     Value::Object(shown)
-}
-
-/// Stands in for `limit::peek`.
-async fn peek_quotas<P: ports::Redis + ports::Clock>(
-    memory: &RefCell<Memory>,
-    ports: &P,
-    timeout_ms: u64,
-    charges: &[Charge<'_>],
-) -> Result<Vec<Quota>, RedisError> {
-    let mut free = charges.to_vec();
-    for charge in &mut free {
-        charge.cost = 0;
-    }
-    let (down, riders) = (RedisDown::Closed, Vec::new());
-    let checked = limit::check(memory, ports, timeout_ms, down, &free, riders).await;
-    match checked.degraded {
-        true => Err(RedisError::new(RedisErrorKind::Transport, "not answered")),
-        false => Ok(checked.quotas),
-    }
-}
-
-/// Stands in for `limit::reset`.
-async fn reset_counts<P: ports::Redis + ports::Clock>(
-    memory: &RefCell<Memory>,
-    ports: &P,
-    timeout_ms: u64,
-    charges: &[Charge<'_>],
-) -> Result<(), RedisError> {
-    let mut command = Command::new("DEL");
-    for charge in charges {
-        let route = match charge.limit.per {
-            Per::Route => charge.route,
-            Per::All => "_",
-        };
-        let now = ports.now_ms() / charge.limit.window_ms.max(1);
-        for epoch in [now.saturating_sub(1), now, now + 1] {
-            let name = &charge.limit.name;
-            command = command.arg(format!("ratelimit:{}:{route}:{name}:{epoch}", charge.id));
-        }
-    }
-    let batch = Batch::pipeline(vec![command]);
-    ports.pipeline(Store::Limits, &batch, timeout_ms).await?;
-    *memory.borrow_mut() = Memory::new();
-    Ok(())
 }

@@ -78,7 +78,7 @@ async fn send<P: Ports>(
 /// The last command reads all fields.
 async fn trip<P: Ports>(visit: &Visit<'_, P>, batch: Batch) -> Result<Vec<Reply>, Failure> {
     let timeout_ms = visit.redis_timeout_ms();
-    let answer = visit.pipeline(Store::Limits, &batch, timeout_ms).await;
+    let answer = visit.pipeline(Store::Limits(0), &batch, timeout_ms).await;
     let replies = answer.map_err(|_| Failure::RedisUnavailable)?;
     let fields = replies
         .last()

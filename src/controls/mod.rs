@@ -248,7 +248,7 @@ pub fn learn(gateway: &Gateway, ticket: u64, reply: Option<&Reply>, now_ms: u64)
 /// Does it after the answer.
 pub async fn refresh<P: Ports>(gateway: &Gateway, ports: &P, ticket: u64) {
     let batch = crate::redis::Batch::pipeline(vec![hgetall()]);
-    let answer = ports.pipeline(Store::Limits, &batch, DEFERRED_REDIS_TIMEOUT_MS);
+    let answer = ports.pipeline(Store::Limits(0), &batch, DEFERRED_REDIS_TIMEOUT_MS);
     let replies = match answer.await {
         Ok(replies) => replies,
         Err(error) => {

@@ -81,7 +81,7 @@ impl World {
     }
 
     pub fn ask(&self, client: &Client) -> Result<Vec<Reply>, RedisError> {
-        self.run(client.pipeline(self, Store::Limits, &get(), TIMEOUT_MS))
+        self.run(client.pipeline(self, Store::Limits(0), &get(), TIMEOUT_MS))
     }
 
     pub fn kind(&self, client: &Client) -> RedisErrorKind {
