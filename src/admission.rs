@@ -10,9 +10,10 @@
 use crate::controls::{Copied, Standing};
 use crate::failure::Failure;
 use crate::gateway::{Gateway, UNMATCHED};
+use crate::identity::is_in_rollout;
 use crate::limit::Charge;
 use crate::policy::{Limit, Policy, RedisDown, Resolved, Route, Switch, is_own};
-use crate::visitor::{Visitor, is_in_rollout};
+use crate::visitor::Visitor;
 
 /// What a request is charged, and where.
 pub struct Admission<'p> {
@@ -30,6 +31,20 @@ pub struct Limited<'p> {
 }
 
 impl<'p> Limited<'p> {
+    /// Of a route by name; `None`: there is none.
+    pub fn named(policy: &'p Policy, name: &str) -> Option<Self> {
+        let route = policy.routes.iter().find(|route| route.name == name);
+        (route.is_some() || name == UNMATCHED).then(|| Self::of(policy, route))
+    }
+
+    /// What a request of that id is charged, with the size that operators say now.
+    pub fn charge(&self, copied: &Copied, limit: &'p Limit, id: String) -> Charge<'p> {
+        let other = copied.requests(limit, self.name, &id);
+        let mut charge = Charge::new(limit, id, self.name);
+        charge.requests = other.unwrap_or(charge.requests);
+        charge
+    }
+
     /// `None`: like every unmatched request.
     pub fn of(policy: &'p Policy, route: Option<&'p Route>) -> Self {
         let defaults = &policy.defaults;
@@ -72,14 +87,11 @@ pub fn admit<'p>(
         let is_allowed = standing.is_allowed
             || copied.of_header(visitor.header(by)).is_allowed
             || visitor.is_named(&limit.allow, by);
-        let id = visitor.limit_id(by);
+        let id = visitor.limit_id(gateway, by);
         if is_allowed || !is_in_rollout(&limit.name, &id, limit.rollout) {
             continue;
         }
-        let other = copied.requests(limit, limited.name, &id);
-        let mut charge = Charge::new(limit, id, limited.name);
-        charge.requests = other.unwrap_or(charge.requests);
-        charges.push(charge);
+        charges.push(limited.charge(copied, limit, id));
     }
     if is_denied {
         return Err(Failure::Denied);

@@ -24,6 +24,9 @@ pub struct Config {
     pub admin_token: Option<Secret>,
     /// `None`: no user is ever known.
     pub jwt_secret: Option<Secret>,
+    /// Of `hash_ids`: whoever could undo the hashes can read the database itself. The first
+    /// of several tokens, so that a database more makes nobody another id.
+    pub hash_key: Option<Secret>,
     /// JSON that replaces the policy built in.
     pub policy: Option<String>,
     /// `RATE_LIMIT_WINDOW_MS`, at least 1.
@@ -98,6 +101,10 @@ impl Config {
             admin_token: vars.trimmed("ADMIN_TOKEN").map(Secret),
             // Every byte of a key counts, spaces too.
             jwt_secret: vars.raw("JWT_SECRET").map(Secret),
+            hash_key: vars.trimmed("UPSTASH_REDIS_REST_TOKEN").map(|tokens| {
+                let first = tokens.split(',').next().unwrap_or_default();
+                Secret::new(first.trim())
+            }),
             policy: vars.trimmed("POLICY"),
             rate_limit_window_ms: vars.number("RATE_LIMIT_WINDOW_MS", MAX_WINDOW_MS)?,
             rate_limit_max_requests: vars

@@ -54,6 +54,8 @@ pub const UNMATCHED: &str = "*";
 pub struct Settings {
     pub admin_token: Option<Secret>,
     pub jwt_secret: Option<Secret>,
+    /// Of `hash_ids`.
+    pub hash_key: Option<Secret>,
     /// Limits live in Redis; false: in this isolate.
     pub limits_in_redis: bool,
     /// `CACHE_REDIS_REST_URL` is set: both databases are asked at once.

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use crate::config::Secret;
 use crate::gateway::Gateway;
 use crate::http::{Headers, Request};
-use crate::identity::{ip_id, limit_id, verify};
-use crate::policy::{Address, By, Subject};
+use crate::identity::{client_address, ip_id, limit_id, matches, verify};
+use crate::policy::{By, Subject};
 
 /// The ids of one request; none of them is ever logged or sent.
 pub struct Visitor<'r> {
@@ -24,9 +25,12 @@ pub struct Client {
 impl Client {
     /// Key-safe: what a limit counts this client under. `value` is the first one of the
     /// limit's header, if it counts by one.
-    pub fn limit_id(&self, by: &By, value: Option<&str>) -> String {
-        let ip = ip_id(self.address.map(|address| address.to_string()).as_deref());
-        limit_id(by, &ip, self.user.as_deref(), value)
+    pub fn limit_id(&self, gateway: &Gateway, by: &By, value: Option<&str>) -> String {
+        let defaults = &gateway.policy.defaults;
+        let ip = ip_id(self.address, defaults.address.ipv6_prefix);
+        let key = gateway.settings.hash_key.as_ref().map(Secret::as_bytes);
+        let key = defaults.hash_ids.then_some(key.unwrap_or_default());
+        limit_id(by, &ip, self.user.as_deref(), value, key)
     }
 }
 
@@ -35,14 +39,16 @@ impl<'r> Visitor<'r> {
     pub fn new(request: &'r Request, gateway: &Gateway, now_s: u64) -> Self {
         let headers = &request.headers;
         let told = &gateway.policy.defaults.address;
-        let header = told.header.as_deref().and_then(|name| headers.get(name));
+        // All its fields as one list (RFC 9110 section 5.2).
+        let name = told.header.as_deref();
+        let list = name.map(|name| headers.get_all(name).collect::<Vec<_>>().join(","));
         let authorization = headers.get("authorization");
         let secret = gateway.settings.jwt_secret.as_ref();
         let user = secret.and_then(|secret| verify(authorization, secret.as_bytes(), now_s));
         Self {
             headers,
             client: Client {
-                address: client_address(told, headers.get("cf-connecting-ip"), header),
+                address: client_address(told, headers.get("cf-connecting-ip"), |_| list.as_deref()),
                 user,
             },
         }
@@ -73,41 +79,7 @@ impl<'r> Visitor<'r> {
     }
 
     /// Key-safe: what a limit counts this request under.
-    pub fn limit_id(&self, by: &By) -> String {
-        self.client.limit_id(by, self.header(by))
+    pub fn limit_id(&self, gateway: &Gateway, by: &By) -> String {
+        self.client.limit_id(gateway, by, self.header(by))
     }
-}
-
-/// Stands in for `identity::client_address`.
-fn client_address(
-    _told: &Address,
-    connecting_ip: Option<&str>,
-    _header: Option<&str>,
-) -> Option<IpAddr> {
-    let address: IpAddr = connecting_ip?.trim().parse().ok()?;
-    Some(address.to_canonical())
-}
-
-/// Stands in for `identity::matches`.
-fn matches(
-    subject: &Subject,
-    address: Option<IpAddr>,
-    user: Option<&str>,
-    value: Option<&str>,
-) -> bool {
-    match subject {
-        Subject::Network { bits, prefix } => address.is_some_and(|address| {
-            crate::controls::masked(crate::controls::bits(address), *prefix) == *bits
-        }),
-        Subject::User(name) => user == Some(name),
-        Subject::Id(id) => value == Some(id),
-    }
-}
-
-/// Stands in for `identity::is_in_rollout`.
-pub fn is_in_rollout(limit_name: &str, id: &str, percent: u8) -> bool {
-    let mut text = String::from(limit_name);
-    text.push(':');
-    text.push_str(id);
-    xxhash_rust::xxh3::xxh3_64(text.as_bytes()) % 100 < u64::from(percent)
 }

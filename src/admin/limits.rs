@@ -10,9 +10,9 @@ use super::named::Named;
 use super::query::Query;
 use super::{answer_json, bad, object};
 use crate::admission::Limited;
-use crate::controls::{self, Change, override_field};
+use crate::controls::{self, Change, override_field, reset_field};
 use crate::failure::{Failure, whole_seconds};
-use crate::gateway::{Gateway, UNMATCHED};
+use crate::gateway::Gateway;
 use crate::http::{Request, Response};
 use crate::limit::{self, Charge};
 use crate::policy::bounds::MAX_REQUESTS;
@@ -27,7 +27,8 @@ pub async fn answer<P: Ports>(
     route: &str,
     body: &[u8],
 ) -> Result<Response<P::Body>, Failure> {
-    let limited = limited(visit.gateway, route)?;
+    let limited = Limited::named(&visit.gateway.policy, route)
+        .ok_or_else(|| bad("no route has that name; `*` stands for all that match none"))?;
     let query = request.query.as_deref();
     let report = match request.method.as_str() {
         "PUT" => {
@@ -46,17 +47,6 @@ pub async fn answer<P: Ports>(
     Ok(answer_json(&report))
 }
 
-fn limited<'g>(gateway: &'g Gateway, name: &str) -> Result<Limited<'g>, Failure> {
-    let policy = &gateway.policy;
-    let route = policy.routes.iter().find(|route| route.name == name);
-    if route.is_none() && name != UNMATCHED {
-        return Err(bad(
-            "no route has that name; `*` is what matches none, written %2A or *",
-        ));
-    }
-    Ok(Limited::of(policy, route))
-}
-
 /// The limits that count an id, as that id's requests are charged.
 fn charges<'p>(
     gateway: &Gateway,
@@ -64,13 +54,7 @@ fn charges<'p>(
     wants: impl Fn(&Limit) -> Option<String>,
 ) -> Result<Vec<Charge<'p>>, Failure> {
     let controls = gateway.controls.borrow();
-    let charge = |limit: &'p Limit| {
-        let id = wants(limit)?;
-        let other = controls.copy().requests(limit, limited.name, &id);
-        let mut charge = Charge::new(limit, id, limited.name);
-        charge.requests = other.unwrap_or(charge.requests);
-        Some(charge)
-    };
+    let charge = |limit: &'p Limit| Some(limited.charge(controls.copy(), limit, wants(limit)?));
     let charges: Vec<Charge<'p>> = limited.limits.iter().filter_map(charge).collect();
     match charges.is_empty() {
         true => Err(bad("no limit of this route counts by that `id`")),
@@ -89,7 +73,7 @@ async fn peek<P: Ports>(
     let fields = controls::read(visit).await?;
     let charges = charges(gateway, limited, |limit| match limit.by {
         By::Global => Some("global".to_owned()),
-        _ => named.as_ref()?.id(limit),
+        _ => named.as_ref()?.id(gateway, limit),
     })?;
     let timeout_ms = visit.redis_timeout_ms();
     let quotas = limit::peek(&gateway.limits, visit, timeout_ms, &charges).await;
@@ -138,14 +122,26 @@ async fn reset<P: Ports>(
     let Some(id) = &query.id else {
         return Err(bad("say whose counts begin anew: `id`"));
     };
+    let gateway = visit.gateway;
     let named = Named::parse(id)?;
-    let charges = charges(visit.gateway, limited, |limit| {
+    let charges = charges(gateway, limited, |limit| {
         let is_own = query.all || limit.per == Per::Route;
-        named.id(limit).filter(|_| is_own)
+        named.id(gateway, limit).filter(|_| is_own)
     })?;
-    let (limits, timeout_ms) = (&visit.gateway.limits, visit.redis_timeout_ms());
+    let (limits, timeout_ms) = (&gateway.limits, visit.redis_timeout_ms());
     let done = limit::reset(limits, visit, timeout_ms, &charges).await;
     done.map_err(|_| Failure::RedisUnavailable)?;
+    // Each isolate knows something of its own.
+    let mut change = Change::default();
+    let mut told: Vec<&str> = Vec::new();
+    for Charge { id, .. } in &charges {
+        if !told.contains(&id.as_str()) {
+            told.push(id);
+            let random = visit.ports.random();
+            change.set.push(reset_field(random, limited.name, id));
+        }
+    }
+    change.make(visit).await?;
     let names: Vec<&str> = charges
         .iter()
         .map(|charge| charge.limit.name.as_str())
@@ -155,6 +151,7 @@ async fn reset<P: Ports>(
 
 /// The limit that a call names, and the id under it if it names one.
 fn target<'p>(
+    gateway: &Gateway,
     limited: &Limited<'p>,
     query: &Query,
 ) -> Result<(&'p Limit, Option<String>), Failure> {
@@ -166,7 +163,7 @@ fn target<'p>(
     let id = match &query.id {
         None => None,
         Some(text) => {
-            let id = Named::parse(text)?.id(limit);
+            let id = Named::parse(text)?.id(gateway, limit);
             Some(id.ok_or_else(|| bad("this limit does not count by that `id`"))?)
         }
     };
@@ -179,7 +176,7 @@ async fn set<P: Ports>(
     query: &Query,
     body: &[u8],
 ) -> Result<Value, Failure> {
-    let (limit, id) = target(limited, query)?;
+    let (limit, id) = target(visit.gateway, limited, query)?;
     let members = object(body)?;
     let least = controls::most(limit);
     let requests = members
@@ -209,7 +206,7 @@ async fn unset<P: Ports>(
     if query.all {
         return Err(bad("`all` goes with a reset, not with `override=true`"));
     }
-    let (limit, id) = target(limited, query)?;
+    let (limit, id) = target(visit.gateway, limited, query)?;
     let change = Change {
         remove: vec![override_field(limit, limited.name, id.as_deref())],
         ..Change::default()

@@ -30,6 +30,7 @@ pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, F
                 shown.insert("requests".to_owned(), json!(requests));
                 overrides.push(Value::Object(shown));
             }
+            Control::Reset { .. } => {}
             Control::Listed { list, .. } => {
                 let [deny, allow] = &mut lists;
                 let of = match list {
@@ -93,10 +94,13 @@ pub async fn change<P: Ports>(
 }
 
 fn fields(value: &Value) -> Result<Vec<String>, Failure> {
-    let of_text = |text: &Value| Some(subject_field(&subject(text.as_str()?)?));
-    let texts = value.as_array().map(Vec::as_slice);
-    let fields = texts.and_then(|texts| texts.iter().map(of_text).collect());
-    fields.ok_or_else(|| {
-        bad("each of deny, allow and remove is a list of addresses, networks (203.0.113.0/24, 2001:db8::/32), user:NAME and header:VALUE, names of 1 to 256 bytes")
-    })
+    let Some(texts) = value.as_array() else {
+        return Err(bad("deny, allow and remove are lists of text"));
+    };
+    let field = |text: &Value| {
+        let subject = subject(text.as_str().unwrap_or_default());
+        subject.map(|subject| subject_field(&subject))
+    };
+    let fields: Result<_, String> = texts.iter().map(field).collect();
+    fields.map_err(|problem| bad(&problem))
 }

@@ -3,6 +3,7 @@
 use super::bad;
 use crate::controls::is_id;
 use crate::failure::Failure;
+use crate::gateway::Gateway;
 use crate::policy::{By, Limit};
 use crate::visitor::Client;
 
@@ -44,14 +45,18 @@ impl Named {
     }
 
     /// What a limit counts it under; `None`: it does not count that kind.
-    pub fn id(&self, limit: &Limit) -> Option<String> {
+    pub fn id(&self, gateway: &Gateway, limit: &Limit) -> Option<String> {
         let client = Client::default();
         match (self, &limit.by) {
             (Self::Raw(id), by) => ((id == "global") == (*by == By::Global)).then(|| id.clone()),
             (_, By::Global) => None,
-            (Self::Address(client), by @ (By::Ip | By::User)) => Some(client.limit_id(by, None)),
-            (Self::User(client), by @ By::User) => Some(client.limit_id(by, None)),
-            (Self::Header(value), by @ By::Header(_)) => Some(client.limit_id(by, Some(value))),
+            (Self::Address(client), by @ (By::Ip | By::User)) => {
+                Some(client.limit_id(gateway, by, None))
+            }
+            (Self::User(client), by @ By::User) => Some(client.limit_id(gateway, by, None)),
+            (Self::Header(value), by @ By::Header(_)) => {
+                Some(client.limit_id(gateway, by, Some(value)))
+            }
             _ => None,
         }
     }

@@ -24,10 +24,11 @@ impl Change {
                 let fields = now.as_list().unwrap_or_default().iter().step_by(2);
                 fields.filter_map(Reply::as_str).any(|known| known == field)
             };
-            let names = self.set.iter().map(|(field, _)| field);
-            added.extend(names.filter(|field| !is_there(field)).cloned());
+            let names = self.set.iter().map(|(field, _)| field.as_str());
+            let names = names.filter(is_counted).filter(|field| !is_there(field));
+            added.extend(names.map(str::to_owned));
             let going = self.remove.iter().filter(|field| is_there(field)).count();
-            if count(&now) + added.len() > MAX_CONTROLS + going {
+            if !added.is_empty() && count(&now) + added.len() > MAX_CONTROLS + going {
                 return Err(full());
             }
         }
@@ -85,16 +86,21 @@ async fn trip<P: Ports>(visit: &Visit<'_, P>, batch: Batch) -> Result<Vec<Reply>
         .filter(|reply| record::controls(reply).is_some());
     match fields {
         Some(fields) if !replies.iter().any(Reply::is_error) => {
-            let mut controls = visit.gateway.controls.borrow_mut();
-            controls.adopt(fields, visit.now_ms());
+            super::adopt(visit.gateway, fields, visit.now_ms());
         }
         _ => return Err(Failure::RedisUnavailable),
     }
     Ok(replies)
 }
 
+/// Resets have places of their own.
+fn is_counted(field: &&str) -> bool {
+    !field.starts_with("reset:")
+}
+
 fn count(fields: &Reply) -> usize {
-    fields.as_list().map_or(0, |fields| fields.len() / 2)
+    let fields = fields.as_list().unwrap_or_default().iter().step_by(2);
+    fields.filter_map(Reply::as_str).filter(is_counted).count()
 }
 
 fn full() -> Failure {

@@ -16,9 +16,12 @@
 //! | `limit:{route}:{limit}`                | requests        |
 //! | `limit:{route}:{limit}:{id}`           | requests        |
 //! | `list:{address, network, user:…, header:…}` | `deny` or `allow` |
+//! | `reset:{0 to 31}`                      | a new tag, route and id |
 //!
 //! The route is `*` for unmatched requests and `_` for limits with `per = "all"`; ids are
-//! encoded as in keys. What cannot be read is ignored.
+//! encoded as in keys. What cannot be read is ignored. A reset tells the others to forget
+//! what they know of an id; one that 32 later ones replace before an isolate reads it is
+//! not told there, and what that isolate knows ends by itself with the window.
 
 mod change;
 mod record;
@@ -26,15 +29,17 @@ mod record;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::admission::Limited;
 use crate::deferred::DEFERRED_REDIS_TIMEOUT_MS;
 use crate::gateway::Gateway;
-use crate::policy::{Limit, Per, Subject};
+use crate::limit::{self, Charge};
+use crate::policy::{Limit, Per, Subject, network};
 use crate::ports::{Ports, Store};
 use crate::redis::{Command, Reply};
 
 pub use change::{Change, read};
 pub use record::{
-    Control, List, bits, controls, is_id, masked, override_field, subject, subject_field,
+    Control, List, controls, is_id, override_field, reset_field, subject, subject_field,
 };
 
 /// Has no second colon, so no id makes a limit's key of it.
@@ -42,6 +47,9 @@ pub const KEY: &str = "ratelimit:controls";
 
 /// About 40 KB, and at most 530 KB, for each isolate that has traffic, every 2 s.
 pub const MAX_CONTROLS: usize = 1_000;
+
+/// Of those that are remembered; the ones before are forgotten.
+pub const MAX_RESETS: usize = 32;
 
 /// Renewed by each change: what nobody touched for so long is forgotten.
 pub const TTL_MS: u64 = 31 * 24 * 3_600_000;
@@ -61,11 +69,25 @@ pub struct Controls {
     due_ms: u64,
     /// Of the newest reading or change; what an older one brings is not looked at.
     ticket: u64,
+    known_resets: Option<Vec<String>>,
 }
 
 impl Controls {
     pub fn copy(&self) -> &Copied {
         &self.copy
+    }
+
+    /// Resets since the copy before; on the first one there is nothing to forget.
+    fn take_resets(&mut self) -> Vec<String> {
+        let known = self.known_resets.replace(self.copy.resets.clone());
+        let Some(known) = known else {
+            return Vec::new();
+        };
+        let resets = self.copy.resets.iter();
+        resets
+            .filter(|reset| !known.contains(reset))
+            .cloned()
+            .collect()
     }
 
     /// The right to read the hash, if it is time and nobody else does.
@@ -75,8 +97,7 @@ impl Controls {
             return None;
         }
         self.due_ms = now_ms + LEASE_MS;
-        self.ticket += 1;
-        Some(self.ticket)
+        Some(self.next_ticket())
     }
 
     /// Ends a reading; true when it brought a new copy.
@@ -92,10 +113,10 @@ impl Controls {
         true
     }
 
-    /// What a change came to, as Redis has it.
-    fn adopt(&mut self, reply: &Reply, now_ms: u64) {
+    /// For what is newer than all readings under way.
+    fn next_ticket(&mut self) -> u64 {
         self.ticket += 1;
-        self.learn(self.ticket, Some(reply), now_ms);
+        self.ticket
     }
 }
 
@@ -121,14 +142,20 @@ pub struct Copied {
     /// Lengths of the networks that are listed.
     prefixes: Vec<u8>,
     has_overrides: bool,
+    /// As they stand in the hash.
+    resets: Vec<String>,
 }
 
 impl Copied {
     /// `None`: that is no hash.
-    fn read(reply: &Reply) -> Option<Self> {
+    pub fn read(reply: &Reply) -> Option<Self> {
         let mut copy = Self::default();
-        for (field, control) in record::controls(reply)?.take(MAX_CONTROLS) {
+        for (field, control) in record::controls(reply)?.take(MAX_CONTROLS + MAX_RESETS) {
             let (key, value) = match control {
+                Control::Reset { text, .. } => {
+                    copy.resets.push(text.to_owned());
+                    continue;
+                }
                 Control::Requests { requests, .. } => {
                     copy.has_overrides = true;
                     (
@@ -158,8 +185,13 @@ impl Copied {
             return standing;
         }
         if let Some(address) = address {
-            let bits = record::bits(address);
-            for prefix in &self.prefixes {
+            let bits = network::bits(address);
+            let least = match bits >> 32 == 0xffff {
+                // Shorter ones are of IPv6 alone.
+                true => network::MAPPED_BITS,
+                false => 0,
+            };
+            for prefix in self.prefixes.iter().filter(|prefix| **prefix >= least) {
                 standing.add(self.list(&network_key(bits, *prefix)));
             }
         }
@@ -213,7 +245,7 @@ pub fn most(limit: &Limit) -> u32 {
 fn network_key(bits: u128, prefix: u8) -> String {
     let mut key = String::with_capacity(34);
     key.push(char::from(prefix));
-    for byte in record::masked(bits, prefix).to_be_bytes() {
+    for byte in network::network(bits, prefix).to_be_bytes() {
         key.push(char::from(byte));
     }
     key
@@ -242,7 +274,30 @@ pub fn claim(gateway: &Gateway, now_ms: u64) -> Option<u64> {
 
 /// Ends it with what came back; true when there is a new copy.
 pub fn learn(gateway: &Gateway, ticket: u64, reply: Option<&Reply>, now_ms: u64) -> bool {
-    (gateway.controls.borrow_mut()).learn(ticket, reply, now_ms)
+    let mut controls = gateway.controls.borrow_mut();
+    let has_news = controls.learn(ticket, reply, now_ms);
+    let resets = match has_news {
+        true => controls.take_resets(),
+        false => Vec::new(),
+    };
+    drop(controls);
+    for reset in resets {
+        if let Some(Control::Reset { route, id, .. }) = record::reset(&reset) {
+            let limited = Limited::named(&gateway.policy, route);
+            let limits = limited.iter().flat_map(|limited| limited.limits);
+            let charges: Vec<Charge<'_>> = limits
+                .map(|limit| Charge::new(limit, id.to_owned(), route))
+                .collect();
+            limit::forget(&gateway.limits, &charges);
+        }
+    }
+    has_news
+}
+
+/// What a change came to, as Redis has it.
+fn adopt(gateway: &Gateway, reply: &Reply, now_ms: u64) {
+    let ticket = gateway.controls.borrow_mut().next_ticket();
+    learn(gateway, ticket, Some(reply), now_ms);
 }
 
 /// Does it after the answer.

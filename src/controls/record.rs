@@ -1,20 +1,16 @@
 //! One control as a field of the hash, and whom a list names, as text.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
-use super::route_of;
-use crate::policy::bounds::{MAX_NAME_BYTES, MAX_REQUESTS};
-use crate::policy::{Limit, Subject};
+use super::{MAX_RESETS, route_of};
+use crate::policy::bounds::{MAX_NAME_BYTES, MAX_REQUESTS, MAX_SUBJECT_BYTES};
+use crate::policy::{Limit, Subject, network};
 use crate::redis::Reply;
 
 /// Longer than any id: a header's name and value, each encoded or hashed.
 pub const MAX_ID_BYTES: usize = 320;
 
-/// What a JWT's `sub` may have; a header's value is bound like it.
-const MAX_SUBJECT_BYTES: usize = 256;
-
-/// Of IPv4 addresses among the mapped ones.
-const MAPPED_BITS: u8 = 96;
+const HELP: &str = "name addresses, networks (203.0.113.0/24, 2001:db8::/32), user:NAME and header:VALUE, names of 1 to 256 bytes";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
@@ -44,6 +40,13 @@ pub enum Control<'r> {
         subject: Subject,
         list: List,
     },
+    /// What an id had used on a route was reset.
+    Reset {
+        /// All of the value, never the same again.
+        text: &'r str,
+        route: &'r str,
+        id: &'r str,
+    },
 }
 
 /// The readable fields of an `HGETALL`; `None`: it answered something else.
@@ -65,8 +68,14 @@ fn control<'r>(field: &'r str, value: &'r str) -> Option<Control<'r>> {
             _ => return None,
         };
         // One spelling of each: two would hide which of them holds.
-        let subject = subject(name).filter(|subject| subject_field(subject) == field)?;
+        let subject = subject(name).ok()?;
+        if subject_field(&subject) != field {
+            return None;
+        }
         return Some(Control::Listed { subject, list });
+    }
+    if kind == "reset" {
+        return reset(value);
     }
     let mut parts = name.split(':');
     let (route, limit, id) = (parts.next()?, parts.next()?, parts.next());
@@ -84,6 +93,23 @@ fn control<'r>(field: &'r str, value: &'r str) -> Option<Control<'r>> {
         id,
         requests,
     })
+}
+
+/// The value of a reset.
+pub fn reset(text: &str) -> Option<Control<'_>> {
+    let mut parts = text.splitn(3, ':').skip(1);
+    let (route, id) = (parts.next()?, parts.next()?);
+    let fits = text.len() <= 2 * MAX_ID_BYTES && is_id(id);
+    fits.then_some(Control::Reset { text, route, id })
+}
+
+/// The field and the value of a reset; `random` was never used before.
+pub fn reset_field(random: u128, route: &str, id: &str) -> (String, String) {
+    let slot = random as usize % MAX_RESETS;
+    (
+        format!("reset:{slot}"),
+        format!("{}:{route}:{id}", (random >> 64) as u64),
+    )
 }
 
 /// Whether text could be an encoded id.
@@ -104,36 +130,22 @@ pub fn override_field(limit: &Limit, route: &str, id: Option<&str>) -> String {
     field
 }
 
-/// Whom text names: an address, a network, `user:NAME` or `header:VALUE`.
-pub fn subject(text: &str) -> Option<Subject> {
+/// Whom text names: an address, a network, `user:NAME` or `header:VALUE`; else what is
+/// wrong and what to do.
+pub fn subject(text: &str) -> Result<Subject, String> {
     let name = |name: &str| {
         let fits = (1..=MAX_SUBJECT_BYTES).contains(&name.len());
         (fits && !name.contains(char::is_control)).then(|| name.to_owned())
     };
-    if let Some(user) = text.strip_prefix("user:") {
-        return name(user).map(Subject::User);
-    }
-    if let Some(value) = text.strip_prefix("header:") {
-        return name(value).map(Subject::Id);
-    }
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
+    let named = match text.split_once(':') {
+        Some(("user", user)) => name(user).map(Subject::User),
+        Some(("header", value)) => name(value).map(Subject::Id),
+        _ => match network::read(text) {
+            Ok(network) => network.map(|(bits, prefix)| Subject::Network { bits, prefix }),
+            Err((problem, help)) => return Err([problem, help].join("; ")),
+        },
     };
-    let address: IpAddr = address.parse().ok()?;
-    let before = match address {
-        IpAddr::V4(_) => MAPPED_BITS,
-        IpAddr::V6(_) => 0,
-    };
-    let prefix = match length {
-        None => 128,
-        Some(length) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
-            length.parse::<u8>().ok()?.checked_add(before)?
-        }
-        Some(_) => return None,
-    };
-    let bits = masked(bits(address), prefix);
-    (prefix <= 128).then_some(Subject::Network { bits, prefix })
+    named.ok_or_else(|| HELP.to_owned())
 }
 
 /// The field of whom a list names, always in the same spelling.
@@ -150,11 +162,13 @@ pub fn subject_field(subject: &Subject) -> String {
         }
         Subject::Network { bits, prefix } => {
             let address = Ipv6Addr::from_bits(*bits);
-            let mapped = address.to_ipv4_mapped().filter(|_| *prefix >= MAPPED_BITS);
+            let mapped = address
+                .to_ipv4_mapped()
+                .filter(|_| *prefix >= network::MAPPED_BITS);
             let before = match mapped {
                 Some(address) => {
                     field.push_str(&address.to_string());
-                    MAPPED_BITS
+                    network::MAPPED_BITS
                 }
                 None => {
                     field.push_str(&address.to_string());
@@ -168,18 +182,4 @@ pub fn subject_field(subject: &Subject) -> String {
         }
     }
     field
-}
-
-/// An address as IPv6.
-pub fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-/// The first bits alone.
-pub fn masked(bits: u128, prefix: u8) -> u128 {
-    let dropped = 128 - u32::from(prefix.min(128));
-    bits & u128::MAX.checked_shl(dropped).unwrap_or(0)
 }

@@ -72,6 +72,7 @@ impl Isolate {
                 Settings {
                     admin_token: config.admin_token,
                     jwt_secret: config.jwt_secret,
+                    hash_key: config.hash_key,
                     limits_in_redis: !config.switched_off.contains(&Switch::RateLimitRedis)
                         && redis.is_some(),
                     switched_off: config.switched_off,

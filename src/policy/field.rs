@@ -259,17 +259,23 @@ impl<'n> Field<'n> {
     /// One of some words.
     pub fn choice<T: Copy>(&self, words: &[(&str, T)], faults: &mut Faults) -> Option<T> {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let choices = format!("write one of {}", list(&known));
+        let index = self.word(&known, faults)?;
+        words.get(index).map(|(_, value)| *value)
+    }
+
+    /// Which of some words.
+    fn word(&self, known: &[&str], faults: &mut Faults) -> Option<usize> {
+        let choices = format!("write one of {}", list(known));
         let text = self.text(&choices, faults)?;
-        let found = words.iter().find(|(word, _)| *word == text);
+        let found = known.iter().position(|word| *word == text);
         if found.is_none() {
-            let help = match nearest(text, known) {
+            let help = match nearest(text, known.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => choices,
             };
             self.fault(faults, format!("{} is {}", self.label(), quote(text)), help);
         }
-        found.map(|(_, value)| *value)
+        found
     }
 }
 

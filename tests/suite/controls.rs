@@ -64,9 +64,13 @@ fn from(ip: &str, target: &str) -> Ask {
     Ask::get(target).header("cf-connecting-ip", ip)
 }
 
+/// A trip that reads the hash and changes nothing of it.
 fn is_reading(batch: &Batch) -> bool {
-    let is_hgetall = |command: &Command| command.words().first() == Some(&Word::from("HGETALL"));
-    !batch.atomic && batch.commands.iter().any(is_hgetall)
+    let has = |name: &str| {
+        let is_it = |command: &Command| command.words().first() == Some(&Word::from(name));
+        batch.commands.iter().any(is_it)
+    };
+    has("HGETALL") && !has("HSET") && !has("HDEL")
 }
 
 fn readings(world: &World) -> usize {

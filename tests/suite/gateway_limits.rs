@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use edgeweir::config::Secret;
-use edgeweir::controls::{bits, masked, subject, subject_field};
+use edgeweir::controls::{Copied, subject, subject_field};
 use edgeweir::gateway::Settings;
-use edgeweir::policy::{Policy, Subject};
+use edgeweir::policy::{Policy, Subject, network};
+use edgeweir::redis::Reply;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -147,7 +148,7 @@ fn a_look_shows_what_was_changed() {
         user["limits"][0]["override"],
         json!({ "of": "id", "requests": 4 })
     );
-    let body = r#"{"deny":["2001:DB8:0::/32","203.0.113.77/24","user:x"],"allow":["192.0.2.1","header:k"]}"#;
+    let body = r#"{"deny":["2001:DB8:0::/32","203.0.113.0/24","user:x"],"allow":["192.0.2.1","header:k"]}"#;
     let changed = admin(&isolate, "POST", "/-/lists", body);
     assert_eq!(
         (changed.status, changed.json()),
@@ -223,6 +224,34 @@ fn a_reset_is_of_exactly_that_id() {
     let reset = admin(&isolate, "DELETE", "/-/limits/book?id=global", "");
     assert_eq!(reset.json()["reset"], json!(["every"]));
     assert_eq!(look("/-/limits/book"), all(&[("every", 0)]));
+}
+
+/// A reset holds on other isolates too, which knew what the id had used: of the epoch
+/// before, and a refusal.
+#[test]
+fn a_reset_is_told_to_other_isolates() {
+    let (world, isolate) = world();
+    let other = world.isolate(shop());
+    for _ in 0..5 {
+        other.get_settled("/other");
+    }
+    // Past the boundary, the epoch before is read once and then known.
+    world.pass(45_000);
+    for _ in 0..3 {
+        assert_eq!(other.get_settled("/other").status, 429);
+        world.pass(2_000);
+    }
+    let elsewhere = || other.ask(Ask::get("/elsewhere").header("cf-connecting-ip", "198.51.100.1"));
+    elsewhere();
+    world.settle();
+    assert_eq!(
+        admin(&isolate, "DELETE", "/-/limits/other?id=192.0.2.1", "").status,
+        200
+    );
+    world.pass(2_001);
+    elsewhere();
+    let statuses: Vec<u16> = (0..6).map(|_| other.get_settled("/other").status).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 429]);
 }
 
 /// What was counted before the boundary of an epoch goes too.
@@ -316,6 +345,7 @@ fn what_is_not_understood_is_refused() {
         ("POST", "/-/lists", r#"{"deny":[1]}"#),
         ("POST", "/-/lists", r#"{"deny":["nobody"]}"#),
         ("POST", "/-/lists", r#"{"deny":["192.0.2.0/33"]}"#),
+        ("POST", "/-/lists", r#"{"deny":["192.0.2.1/24"]}"#),
         ("POST", "/-/lists", r#"{"deny":["192.0.2.0/+3"]}"#),
         ("POST", "/-/lists", r#"{"deny":["2001:db8::/129"]}"#),
         ("POST", "/-/lists", r#"{"deny":["user:"]}"#),
@@ -383,11 +413,94 @@ fn only_the_token_opens_limits_and_lists() {
     }
 }
 
+/// Ids are hashed as in keys: people ask with what they know, and nothing shows it.
+#[test]
+fn hashed_ids_are_asked_for_by_what_people_know() {
+    let mut policy = shop();
+    policy.defaults.hash_ids = true;
+    let world = World::new(first_seed());
+    world.origin(|_| Says::json(&json!({})));
+    let settings = Settings {
+        admin_token: Some(Secret::new("admin-token")),
+        hash_key: Some(Secret::new("hash-key")),
+        ..Settings::default()
+    };
+    let isolate = world.isolate_with(policy, settings);
+    isolate.get_settled("/books/1");
+    assert_eq!(used(&isolate, "/-/limits/book?id=192.0.2.1")[0].1, 1);
+    let target = "/-/limits/book?limit=burst&id=192.0.2.1";
+    assert_eq!(
+        admin(&isolate, "PUT", target, r#"{"requests":3}"#).status,
+        200
+    );
+    assert!(
+        isolate
+            .get("/books/1")
+            .get("ratelimit-policy")
+            .starts_with("\"burst\";q=3;")
+    );
+    let shown = admin(&isolate, "GET", "/-/limits", "");
+    let id = shown.json()["overrides"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(id.len(), 22);
+    assert_eq!(
+        used(&isolate, &format!("/-/limits/book?id={id}"))[0],
+        all(&[("burst", 2)])[0]
+    );
+    assert_eq!(
+        admin(&isolate, "DELETE", "/-/limits/book?id=192.0.2.1", "").status,
+        200
+    );
+    world.settle();
+    let ran = world.redis.ran.borrow();
+    let words = ran.iter().flat_map(|ran| &ran.words);
+    assert!(words.clone().count() > 20 && !words.clone().any(|word| word.contains("192.0.2.1")));
+}
+
+/// Behind proxies that the policy names the client is who they say, in keys and in lists.
+#[test]
+fn a_client_behind_named_proxies_is_who_they_say() {
+    let mut policy = shop();
+    policy.defaults.address.header = Some("x-forwarded-for".to_owned());
+    policy.defaults.address.proxies = vec![subject("198.51.100.0/24").unwrap()];
+    policy.routes[0].limits[0].deny = vec![subject("203.0.113.0/24").unwrap()];
+    let world = World::new(first_seed());
+    world.origin(|_| Says::json(&json!({})));
+    let isolate = world.isolate(policy);
+    let through = |proxy: &str, client: &str| {
+        let ask = Ask::get("/books/1").header("cf-connecting-ip", proxy);
+        isolate.ask(ask.header("x-forwarded-for", client)).status
+    };
+    assert_eq!(through("198.51.100.1", "192.0.2.9, 203.0.113.5"), 403);
+    assert_eq!(
+        through("198.51.100.1", "203.0.113.5, 192.0.2.9"),
+        200,
+        "the right one counts"
+    );
+    assert_eq!(
+        through("192.0.2.77", "203.0.113.5"),
+        200,
+        "no proxy of ours"
+    );
+    // Two fields are one list.
+    let mut ask = Ask::get("/books/1").header("cf-connecting-ip", "198.51.100.1");
+    ask.headers.append("x-forwarded-for", "192.0.2.9");
+    ask.headers.append("x-forwarded-for", "203.0.113.5");
+    assert_eq!(isolate.ask(ask).status, 403);
+    let asked = world.asked.borrow();
+    assert_eq!(
+        asked[0].headers.get("x-forwarded-for"),
+        Some("203.0.113.5, 192.0.2.9, 198.51.100.1")
+    );
+}
+
 proptest! {
-    /// Any network is written in one way, read back as itself, and has the addresses in it
-    /// that a comparison bit by bit finds.
+    /// Any network is written in one way and read back as itself, and the isolate's copy
+    /// finds whom a comparison bit by bit finds.
     #[test]
-    fn networks_are_compared_bit_by_bit(
+    fn networks_are_found_bit_by_bit(
         any in any::<u128>(),
         flip in 0_u32..128,
         prefix in 0_u8..=128,
@@ -397,17 +510,15 @@ proptest! {
             true => (0xffff << 32 | any & 0xffff_ffff, prefix.max(96)),
             false => (any, prefix),
         };
-        let text = match is_v4 {
-            true => format!("{}/{}", std::net::Ipv4Addr::from_bits(any as u32), prefix - 96),
-            false => format!("{}/{prefix}", std::net::Ipv6Addr::from_bits(any)),
-        };
-        let network = subject(&text).unwrap();
-        let field = subject_field(&network);
-        prop_assert_eq!(subject(field.strip_prefix("list:").unwrap()), Some(network.clone()));
-        let Subject::Network { bits: first, prefix } = network else { panic!("{text}") };
-        let other = any ^ 1 << (127 - flip);
-        let address = std::net::Ipv6Addr::from_bits(other).to_canonical();
-        let is_in = masked(bits(address), prefix) == first;
-        prop_assert_eq!(is_in, flip >= u32::from(prefix), "{} {}", text, address);
+        let bits = network::network(any, prefix);
+        let field = subject_field(&Subject::Network { bits, prefix });
+        let text = field.strip_prefix("list:").unwrap();
+        prop_assert_eq!(subject(text), Ok(Subject::Network { bits, prefix }));
+        let pair = [&field, "deny"].map(|text| Reply::Bytes(text.as_bytes().to_vec()));
+        let copied = Copied::read(&Reply::List(pair.to_vec())).unwrap();
+        let other = std::net::Ipv6Addr::from_bits(any ^ 1 << (127 - flip));
+        let is_found = copied.of_client(Some(other.to_canonical().into()), None).is_denied;
+        let of_other_kind = prefix < 96 && other.to_ipv4_mapped().is_some();
+        prop_assert_eq!(is_found, flip >= u32::from(prefix) && !of_other_kind, "{} {}", text, other);
     }
 }

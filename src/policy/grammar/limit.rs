@@ -1,18 +1,18 @@
-//! Limits: `{ name, requests, window, by, per, cost, algorithm }`.
+//! Limits: `{ name, requests, window, by, per, algorithm, burst, cost, lease, shadow, penalty,
+//! allow, deny, rollout }`.
 
 use std::collections::BTreeSet;
 
-use super::super::bounds::{
-    MAX_LIMITS, MAX_NAME_BYTES, MAX_REQUESTS, MAX_WINDOW_MS, bucket_ms, min_window_ms,
-};
+use super::super::bounds::*;
 use super::super::error::Faults;
-use super::super::field::{Field, quote};
+use super::super::field::{Field, Table, quote};
 use super::super::measure::show_ms;
 use super::super::node::Value;
-use super::super::types::{By, Cost, Limit, Per};
-use super::{Overrides, unbuilt};
+use super::super::types::{Algorithm, By, Cost, Limit, Penalty, Per};
+use super::subject::{self, Kinds};
+use super::{Overrides, address, fit, optional_duration};
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "name",
     "requests",
     "window",
@@ -20,12 +20,20 @@ const FIELDS: [&str; 13] = [
     "per",
     "cost",
     "algorithm",
+    "burst",
     "lease",
     "shadow",
     "penalty",
     "allow",
     "deny",
     "rollout",
+];
+
+const ALGORITHMS: [(&str, Algorithm); 4] = [
+    ("sliding-window", Algorithm::SlidingWindow),
+    ("sliding-log", Algorithm::SlidingLog),
+    ("token-bucket", Algorithm::TokenBucket { burst: 0 }),
+    ("fixed-window", Algorithm::FixedWindow),
 ];
 
 /// A list of limits with different names.
@@ -46,7 +54,6 @@ fn limit<'n>(
     faults: &mut Faults,
 ) -> Option<Limit> {
     let table = item.table("a limit", &FIELDS, faults)?;
-    unbuilt::limit(&table, faults);
     let name = table
         .need("name", "name the limit; clients see the name", faults)
         .and_then(|field| {
@@ -63,86 +70,246 @@ fn limit<'n>(
             "say how many fit into the window: requests = 100",
             faults,
         )
-        .and_then(|field| field.integer(1..=u64::from(MAX_REQUESTS), faults))
-        .and_then(|requests| u32::try_from(requests).ok());
-    let window = table.need(
-        "window",
-        "say how long the window is: window = \"60s\"",
-        faults,
-    );
-    let window_ms = window.as_ref().and_then(|field| {
-        let window_ms = field.duration(1..=MAX_WINDOW_MS, faults)?;
-        if let Some((message, help)) = too_short(window_ms, redis_ms) {
-            field.fault(faults, message, help);
-        }
-        Some(window_ms)
-    });
+        .and_then(|field| whole(&field, 1, faults));
+    let window_ms = table
+        .need(
+            "window",
+            "say how long the window is: window = \"60s\"",
+            faults,
+        )
+        .and_then(|field| field.duration(1..=MAX_WINDOW_MS, faults));
     let by = table
         .get("by")
         .map_or(Some(By::Ip), |field| by(&field, faults));
     let per = table.get("per").map_or(Some(Per::Route), |field| {
         field.choice(&[("route", Per::Route), ("all", Per::All)], faults)
     });
-    // A cost by outcome is not built, and reported as that.
-    let cost = match table.get("cost") {
-        Some(field) if !matches!(field.node.value, Value::Table(_)) => {
-            let cost = field.integer(1..=u64::from(MAX_REQUESTS), faults);
-            let cost = cost.and_then(|cost| u32::try_from(cost).ok());
-            if let (Some(cost), Some(requests)) = (cost, requests)
-                && cost > requests
-            {
-                let message = format!(
-                    "`cost` is {cost}, but the limit is {requests}: no request would ever fit"
-                );
-                field.fault(faults, message, format!("write at most {requests}"));
-            }
-            cost
-        }
-        _ => Some(1),
+    let algorithm = algorithm(&table, requests, faults);
+    let cost = cost(&table, faults);
+    let lease = boolean(&table, "lease", faults);
+    let shadow = boolean(&table, "shadow", faults);
+    let penalty = match table.get("penalty") {
+        Some(field) => penalty(&field, faults).map(Some),
+        None => Some(None),
     };
+    let rollout = match table.get("rollout") {
+        Some(field) => field
+            .integer(0..=100, faults)
+            .and_then(|percent| u8::try_from(percent).ok()),
+        None => Some(100),
+    };
+    let kinds = Kinds::of(by.as_ref());
+    let mut subjects = |name| match table.get(name) {
+        Some(field) => subject::list(&field, kinds, faults),
+        None => Some(Vec::new()),
+    };
+    let (allow, deny) = (subjects("allow"), subjects("deny"));
+    if let (Some(allow), Some(deny), Some(field)) = (&allow, &deny, table.get("deny")) {
+        subject::exclude(allow, deny, &field, faults);
+    }
+    if let Some(algorithm) = algorithm {
+        let sizes = Sizes {
+            algorithm,
+            requests,
+            window_ms,
+            cost,
+            lease: lease == Some(true),
+        };
+        sizes.check(&table, redis_ms, faults);
+    }
+    let cost = cost?;
     Some(Limit {
+        name: name?,
+        requests: requests?,
+        window_ms: window_ms?,
+        by: by?,
         per: per?,
-        cost: Cost::flat(cost?),
-        ..Limit::new(name?, requests?, window_ms?, by?)
+        cost,
+        algorithm: algorithm?,
+        // By its outcome a request gives back after its answer, to where it was charged,
+        // and a leased one was charged nowhere: such a limit is charged without a lease.
+        lease: lease? && cost.is_flat(),
+        shadow: shadow?,
+        penalty: penalty?,
+        allow: allow?,
+        deny: deny?,
+        rollout: rollout?,
     })
 }
 
-/// Why a sliding window is too short for its buckets, and what to do.
-fn too_short(window_ms: u64, redis_ms: u64) -> Option<(String, String)> {
-    let least = min_window_ms(redis_ms);
-    (window_ms < least).then(|| {
-        let bucket = show_ms(bucket_ms(window_ms, redis_ms));
-        (
-            format!("a window of {} is shorter than 10 buckets of {bucket}", show_ms(window_ms)),
-            format!(
-                "write at least \"{}\"; shorter windows are for `algorithm = \"sliding-log\"`, which this version does not build yet",
-                show_ms(least)
-            ),
-        )
-    })
+/// The sizes of a limit as far as they could be read.
+struct Sizes {
+    algorithm: Algorithm,
+    requests: Option<u32>,
+    window_ms: Option<u64>,
+    cost: Option<Cost>,
+    lease: bool,
+}
+
+impl Sizes {
+    /// Whether they go together.
+    fn check(&self, table: &Table<'_>, redis_ms: u64, faults: &mut Faults) {
+        let algorithm = self.algorithm;
+        let mut fault = |name: &str, message: String, help: String| {
+            if let Some(field) = table.get(name) {
+                field.fault(faults, message, help);
+            }
+        };
+        if let Some(window_ms) = self.window_ms
+            && let Some((message, least)) = fit::window(algorithm, window_ms, redis_ms)
+        {
+            let mut help = format!("write at least \"{}\"", show_ms(least));
+            if algorithm == Algorithm::SlidingWindow && window_ms >= MIN_WINDOW_MS {
+                help.push_str("; shorter windows are for `algorithm = \"sliding-log\"`");
+            }
+            fault("window", message, help);
+        }
+        if let Some(requests) = self.requests
+            && let Some((message, fits)) = fit::requests(algorithm, self.lease, requests)
+        {
+            fault("requests", message, format!("write {fits}"));
+        }
+        if let (Some(requests), Some(window_ms)) = (self.requests, self.window_ms)
+            && let Some((message, most)) = fit::burst(algorithm, requests, window_ms)
+        {
+            fault("burst", message, format!("write at most {most}"));
+        }
+        if self.lease && algorithm != Algorithm::SlidingWindow {
+            let message = "only a sliding window is leased".to_owned();
+            let help = "remove it, or write `algorithm = \"sliding-window\"`";
+            fault("lease", message, help.to_owned());
+        }
+        let Some(cost) = self.cost else { return };
+        if self.lease && cost.miss == 0 {
+            let message = "a limit that costs nothing has nothing to lease".to_owned();
+            fault("lease", message, "remove it, or give a `cost`".to_owned());
+        }
+        if let Some(requests) = self.requests
+            && let (most, why) = fit::cost(algorithm, requests)
+            && cost.miss > most
+            && let Some(field) = table.get("cost")
+        {
+            let field = field.child("miss").unwrap_or(field);
+            let message = format!("{} is {}, but {why}", field.label(), cost.miss);
+            field.fault(faults, message, format!("write at most {most}"));
+        }
+    }
+}
+
+fn whole(field: &Field<'_>, least: u64, faults: &mut Faults) -> Option<u32> {
+    let number = field.integer(least..=u64::from(MAX_REQUESTS), faults)?;
+    u32::try_from(number).ok()
+}
+
+/// False when it is not there.
+fn boolean(table: &Table<'_>, name: &str, faults: &mut Faults) -> Option<bool> {
+    table
+        .get(name)
+        .map_or(Some(false), |field| field.boolean(faults))
+}
+
+fn algorithm(table: &Table<'_>, requests: Option<u32>, faults: &mut Faults) -> Option<Algorithm> {
+    let algorithm = table
+        .get("algorithm")
+        .map_or(Some(Algorithm::SlidingWindow), |field| {
+            field.choice(&ALGORITHMS, faults)
+        });
+    let burst = match table.get("burst") {
+        Some(field) => {
+            let burst = whole(&field, 1, faults);
+            if !matches!(algorithm, None | Some(Algorithm::TokenBucket { .. })) {
+                let help = "remove it, or write `algorithm = \"token-bucket\"`";
+                field.fault_at_name(faults, "only a token bucket has a `burst`", help);
+            }
+            burst
+        }
+        None => requests,
+    };
+    match algorithm? {
+        // Where the burst has a fault, the other sizes are judged without it.
+        Algorithm::TokenBucket { .. } => Some(Algorithm::TokenBucket {
+            burst: burst.or(requests).unwrap_or(1),
+        }),
+        algorithm => Some(algorithm),
+    }
+}
+
+/// A number, or numbers by outcome.
+fn cost(table: &Table<'_>, faults: &mut Faults) -> Option<Cost> {
+    let Some(field) = table.get("cost") else {
+        return Some(Cost::flat(1));
+    };
+    if !matches!(field.node.value, Value::Table(_)) {
+        return whole(&field, 0, faults).map(Cost::flat);
+    }
+    let costs = field.table("`cost`", &["hit", "miss", "error"], faults)?;
+    let mut of = |name, or| match costs.get(name) {
+        Some(field) => whole(&field, 0, faults),
+        None => or,
+    };
+    let (hit, miss) = (of("hit", Some(1)), of("miss", Some(1)));
+    let error = of("error", miss);
+    let cost = Cost {
+        hit: hit?,
+        miss: miss?,
+        error: error?,
+    };
+    for (name, less) in [("hit", cost.hit), ("error", cost.error)] {
+        if less > cost.miss {
+            let message = format!("`{name}` is {less} and `miss` is {}", cost.miss);
+            let help = format!("write `{name}` and a `miss` that is not below it");
+            costs
+                .get(name)
+                .unwrap_or_else(|| field.clone())
+                .fault(faults, message, help);
+        }
+    }
+    Some(cost)
+}
+
+fn penalty(field: &Field<'_>, faults: &mut Faults) -> Option<Penalty> {
+    let table = field.table("`penalty`", &["after", "base", "max"], faults)?;
+    let after = match table.get("after") {
+        Some(field) => whole(&field, 1, faults),
+        None => Some(DEFAULT_STRIKE_AFTER),
+    };
+    let ban = (MIN_BAN_MS, MAX_BAN_MS);
+    let base_ms = optional_duration(&table, "base", ban, DEFAULT_BAN_MS, faults);
+    let max_ms = optional_duration(&table, "max", ban, DEFAULT_MAX_BAN_MS, faults);
+    let penalty = Penalty {
+        after: after?,
+        base_ms: base_ms?,
+        max_ms: max_ms?,
+    };
+    if penalty.base_ms > penalty.max_ms {
+        let message = format!(
+            "`base` is {} and `max` is {}",
+            show_ms(penalty.base_ms),
+            show_ms(penalty.max_ms)
+        );
+        table
+            .get("base")
+            .or_else(|| table.get("max"))
+            .unwrap_or_else(|| field.clone())
+            .fault(faults, message, "write a `base` that is at most `max`");
+    }
+    Some(penalty)
 }
 
 fn by(field: &Field<'_>, faults: &mut Faults) -> Option<By> {
     const HELP: &str = "write \"ip\", \"user\", \"global\" or \"header:NAME\"";
     let text = field.text(HELP, faults)?;
-    let header = text.strip_prefix("header:");
-    let is_header =
-        |name: &&str| (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(is_token);
+    let header = text.strip_prefix("header:").and_then(address::header_name);
     match (text, header) {
         ("ip", _) => Some(By::Ip),
         ("user", _) => Some(By::User),
         ("global", _) => Some(By::Global),
-        (_, Some(name)) if is_header(&name) => Some(By::Header(name.to_ascii_lowercase())),
+        (_, Some(name)) => Some(By::Header(name)),
         _ => {
             field.fault(faults, format!("`by` is {}", quote(text)), HELP);
             None
         }
     }
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Applies the variables to the default limits; what does not fit is their fault.
@@ -154,23 +321,21 @@ pub fn override_all(
 ) {
     const WINDOW: &str = "RATE_LIMIT_WINDOW_MS";
     const REQUESTS: &str = "RATE_LIMIT_MAX_REQUESTS";
+    let mut fault = |variable: &str, message: String, fits: String| {
+        let help = format!("set it {fits}, or unset it");
+        faults.add(variable, None, message, help);
+    };
     if let Some(window_ms) = overrides.window_ms {
         if !(1..=MAX_WINDOW_MS).contains(&window_ms) {
-            let help = format!("set it from 1 to {MAX_WINDOW_MS}, or unset it");
-            faults.add(
-                WINDOW,
-                None,
-                format!("a window of {window_ms} ms is not possible"),
-                help,
-            );
-        } else if let Some((message, _)) =
-            too_short(window_ms, redis_ms).filter(|_| !limits.is_empty())
-        {
-            let help = format!(
-                "set it to at least {}, or unset it",
-                min_window_ms(redis_ms)
-            );
-            faults.add(WINDOW, None, message, help);
+            let message = format!("a window of {window_ms} ms is not possible");
+            return fault(WINDOW, message, format!("from 1 to {MAX_WINDOW_MS}"));
+        }
+        let short = limits
+            .iter()
+            .filter_map(|limit| fit::window(limit.algorithm, window_ms, redis_ms))
+            .max_by_key(|(_, least)| *least);
+        if let Some((message, least)) = short {
+            fault(WINDOW, message, format!("to at least {least}"));
         }
         for limit in limits.iter_mut() {
             limit.window_ms = window_ms;
@@ -178,29 +343,43 @@ pub fn override_all(
     }
     if let Some(requests) = overrides.max_requests {
         if !(1..=MAX_REQUESTS).contains(&requests) {
-            let help = format!("set it from 1 to {MAX_REQUESTS}, or unset it");
-            faults.add(
-                REQUESTS,
-                None,
-                format!("a limit of {requests} is not possible"),
-                help,
-            );
+            let message = format!("a limit of {requests} is not possible");
+            return fault(REQUESTS, message, format!("from 1 to {MAX_REQUESTS}"));
         }
         for limit in limits.iter_mut() {
-            let cost = limit.cost.hit.max(limit.cost.miss);
-            if cost > requests && requests > 0 {
+            if let Some((message, fits)) = fit::requests(limit.algorithm, limit.lease, requests) {
+                fault(
+                    REQUESTS,
+                    format!("{message}, as `{}` is", limit.name),
+                    format!("to {fits}"),
+                );
+            }
+            let cost = limit.cost.miss;
+            if cost > requests {
                 let message = format!(
                     "a limit of {requests} is below the cost {cost} of `{}`",
                     limit.name
                 );
-                faults.add(
-                    REQUESTS,
-                    None,
-                    message,
-                    format!("set it to at least {cost}, or unset it"),
-                );
+                fault(REQUESTS, message, format!("to at least {cost}"));
+            }
+            if let Algorithm::TokenBucket { burst } = &mut limit.algorithm
+                && *burst == limit.requests
+            {
+                // As large as the limit, said or not.
+                *burst = requests;
             }
             limit.requests = requests;
+        }
+    }
+    let (variable, fits) = match (overrides.max_requests, overrides.window_ms) {
+        (Some(_), _) => (REQUESTS, "to more"),
+        (None, Some(_)) => (WINDOW, "to less"),
+        (None, None) => return,
+    };
+    for limit in limits.iter() {
+        if let Some((message, _)) = fit::burst(limit.algorithm, limit.requests, limit.window_ms) {
+            let message = format!("{message}, as `{}` is", limit.name);
+            fault(variable, message, fits.to_owned());
         }
     }
 }

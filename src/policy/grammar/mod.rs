@@ -3,10 +3,13 @@
 //! Fields of the grammar whose feature is not built are checked for their shape and
 //! are then faults that say so.
 
+mod address;
 mod cache;
 mod compose;
+mod fit;
 mod limit;
 mod route;
+mod subject;
 mod unbuilt;
 mod whole;
 
@@ -68,6 +71,8 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
         .as_ref()
         .map_or(&[][..], |defaults| &defaults.limits);
     whole::check(&drafts, limits, faults);
+    let list = root.get("defaults").and_then(|field| field.child("limit"));
+    whole::inherited(&drafts, limits, list, faults);
     let defaults = defaults?;
     let routes: Option<Vec<_>> = drafts
         .into_iter()
@@ -105,7 +110,14 @@ fn built_in_defaults() -> Defaults {
 fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
     let table = field.table(
         "`defaults`",
-        &["limit", "timeout", "headers", "redis_down"],
+        &[
+            "limit",
+            "timeout",
+            "headers",
+            "redis_down",
+            "address",
+            "hash_ids",
+        ],
         faults,
     )?;
     let or = built_in_defaults();
@@ -126,13 +138,21 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
         Some(field) => field.choice(&REDIS_DOWN, faults),
         None => Some(or.redis_down),
     };
+    let address = match table.get("address") {
+        Some(field) => address::address(&field, faults),
+        None => Some(or.address),
+    };
+    let hash_ids = match table.get("hash_ids") {
+        Some(field) => field.boolean(faults),
+        None => Some(or.hash_ids),
+    };
     Some(Defaults {
         limits: limits?,
         timeout: timeout?,
         headers: headers?,
         redis_down: redis_down?,
-        address: or.address,
-        hash_ids: or.hash_ids,
+        address: address?,
+        hash_ids: hash_ids?,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::bounds::MAX_INHERITED;
 use super::super::error::Faults;
 use super::super::field::Field;
 use super::super::percent::occurs_in_component;
@@ -190,18 +191,54 @@ fn shared_counts(drafts: &[Draft<'_>], defaults: &[Limit], faults: &mut Faults) 
                 continue;
             }
             let first = *known.entry(&limit.name).or_insert(limit);
-            let same = first.requests == limit.requests
-                && first.window_ms == limit.window_ms
-                && first.by == limit.by;
-            if !same {
+            if !is_one_count(first, limit) {
                 let message = format!(
                     "another limit `{}` with `per = \"all\"` shares this count and differs",
                     limit.name
                 );
                 let limit = draft.field.child("limit").and_then(|list| list.item(index));
-                let help = "give both the same `requests`, `window` and `by`, or another name";
+                let help = "make both the same in all but `cost` (leased costs are one number), or give another name";
                 fault(limit, faults, message, help);
             }
         }
+    }
+}
+
+/// Whether two limits differ in nothing but their names and costs.
+fn is_one_count(a: &Limit, b: &Limit) -> bool {
+    a.requests == b.requests
+        && a.window_ms == b.window_ms
+        && a.by == b.by
+        && a.algorithm == b.algorithm
+        && a.lease == b.lease
+        && a.shadow == b.shadow
+        && a.penalty == b.penalty
+        && a.rollout == b.rollout
+        && a.allow == b.allow
+        && a.deny == b.deny
+}
+
+/// Every route that inherits the default limits has their lists in memory.
+pub fn inherited(
+    drafts: &[Draft<'_>],
+    defaults: &[Limit],
+    list: Option<Field<'_>>,
+    faults: &mut Faults,
+) {
+    let entries = defaults
+        .iter()
+        .map(|limit| limit.allow.len() + limit.deny.len())
+        .sum::<usize>();
+    let routes = drafts
+        .iter()
+        .filter(|draft| matches!(draft.limits, Some(None)))
+        .count();
+    if entries.saturating_mul(routes) > MAX_INHERITED {
+        let message = format!("{routes} routes inherit {entries} entries of `allow` and `deny`");
+        let help = format!(
+            "at most {} are possible for so many routes",
+            MAX_INHERITED / routes.max(1)
+        );
+        fault(list, faults, message, &help);
     }
 }
