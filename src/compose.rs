@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::admission::is_off;
 use crate::together::all;
 
 use crate::cache::entry::is_json;
@@ -15,7 +16,7 @@ use crate::fill::{Filled, Wanted, fill};
 use crate::headers::{CacheStatus, add_composed_status};
 use crate::http::{Body, Headers, Response};
 use crate::listing::{adopt, wanted};
-use crate::policy::{Part, Policy};
+use crate::policy::{Part, Policy, Switch};
 use crate::ports::{Bounded, Clock, Ports};
 use crate::visit::Visit;
 
@@ -71,6 +72,12 @@ pub async fn compose<P: Ports>(
     pieces: &[Piece],
     mut seen: Vec<Option<Seen>>,
 ) -> Response<P::Body> {
+    for (piece, seen) in pieces.iter().zip(&mut seen) {
+        let route = visit.gateway.policy.routes.get(piece.wanted.route);
+        if is_off(visit.gateway, route, Switch::NotificationCache) {
+            *seen = None;
+        }
+    }
     adopt(visit, pieces.iter().map(|piece| &piece.wanted), &mut seen).await;
     let got = all(pieces
         .iter()

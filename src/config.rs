@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::policy::Switch;
 use crate::policy::bounds::{MAX_REQUESTS, MAX_WINDOW_MS};
 use crate::redis::Endpoint;
 
@@ -13,14 +14,19 @@ use crate::redis::Endpoint;
 pub struct Config {
     /// `None` when `REDIS_ENABLED` is false.
     pub redis: Option<RedisConfig>,
-    /// False: limits are this isolate's own, even where Redis is there for the cache.
-    pub rate_limit_redis: bool,
+    /// Those that are false. Without `RateLimitRedis` all limits are this isolate's own,
+    /// even where Redis is there for the cache; a route names those of the others
+    /// that concern it.
+    pub switched_off: Vec<Switch>,
     /// Without a slash at its end; `None`: the zone's own origin.
     pub origin_url: Option<String>,
     /// `None`: there is no admin API.
     pub admin_token: Option<Secret>,
     /// `None`: no user is ever known.
     pub jwt_secret: Option<Secret>,
+    /// Of `hash_ids`: whoever could undo the hashes can read the database itself. The first
+    /// of several tokens, so that a database more makes nobody another id.
+    pub hash_key: Option<Secret>,
     /// JSON that replaces the policy built in.
     pub policy: Option<String>,
     /// `RATE_LIMIT_WINDOW_MS`, at least 1.
@@ -74,17 +80,31 @@ impl fmt::Display for ConfigError {
 const MAX_URL_BYTES: usize = 2_048;
 const MAX_TOKEN_BYTES: usize = 4_096;
 
+const SWITCHES: [(&str, Switch); 4] = [
+    ("RATE_LIMIT_REDIS_ENABLED", Switch::RateLimitRedis),
+    ("VIEW_TRACKING_REDIS_ENABLED", Switch::ViewTrackingRedis),
+    ("NOTIFICATION_CACHE_ENABLED", Switch::NotificationCache),
+    (
+        "NOTIFICATION_RATE_LIMIT_ENABLED",
+        Switch::NotificationRateLimit,
+    ),
+];
+
 impl Config {
     /// Reads the variables through `get`; the first problem found is returned.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let vars = Vars(get);
         Ok(Self {
             redis: vars.redis()?,
-            rate_limit_redis: vars.switch("RATE_LIMIT_REDIS_ENABLED")?,
+            switched_off: vars.switched_off()?,
             origin_url: vars.url("ORIGIN_URL")?,
             admin_token: vars.trimmed("ADMIN_TOKEN").map(Secret),
             // Every byte of a key counts, spaces too.
             jwt_secret: vars.raw("JWT_SECRET").map(Secret),
+            hash_key: vars.trimmed("UPSTASH_REDIS_REST_TOKEN").map(|tokens| {
+                let first = tokens.split(',').next().unwrap_or_default();
+                Secret::new(first.trim())
+            }),
             policy: vars.trimmed("POLICY"),
             rate_limit_window_ms: vars.number("RATE_LIMIT_WINDOW_MS", MAX_WINDOW_MS)?,
             rate_limit_max_requests: vars
@@ -144,6 +164,16 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             )),
         };
         Ok(Some(RedisConfig { limits, cache }))
+    }
+
+    fn switched_off(&self) -> Result<Vec<Switch>, ConfigError> {
+        let mut off = Vec::new();
+        for (variable, switch) in SWITCHES {
+            if !self.switch(variable)? {
+                off.push(switch);
+            }
+        }
+        Ok(off)
     }
 
     /// A switch; true unless it says otherwise.

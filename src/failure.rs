@@ -17,6 +17,8 @@ pub enum Failure {
         violated: Vec<String>,
         retry_after_ms: u64,
     },
+    /// A list names the visitor; which one, he is not told.
+    Denied,
     /// Redis is down on a route that is closed then.
     ReducedCapacity,
     OriginUnreachable,
@@ -71,6 +73,7 @@ impl Failure {
     pub fn status(&self) -> u16 {
         match self {
             Self::QuotaExceeded { .. } => 429,
+            Self::Denied => 403,
             Self::ReducedCapacity
             | Self::Misconfigured { .. }
             | Self::BadPolicy { .. }
@@ -107,6 +110,7 @@ impl Failure {
             Self::ReducedCapacity => {
                 "Request cannot be satisfied due to temporary server capacity constraints"
             }
+            Self::Denied => "Forbidden",
             Self::OriginUnreachable => "Bad Gateway",
             Self::OriginTimeout => "Gateway Timeout",
             Self::Misconfigured { .. } | Self::BadPolicy { .. } | Self::RedisUnavailable => {
@@ -127,6 +131,7 @@ impl Failure {
                 "This request fits again in {} seconds.",
                 whole_seconds(*retry_after_ms)
             ),
+            Self::Denied => "This request is not allowed.".to_owned(),
             Self::ReducedCapacity => {
                 "The limits of this route cannot be checked at the moment.".to_owned()
             }

@@ -10,7 +10,7 @@ use worker::Env;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::gateway::{Gateway, Settings};
-use crate::policy::{BUILT_IN, Overrides, Policy};
+use crate::policy::{BUILT_IN, Overrides, Policy, Switch};
 use crate::ports::Log;
 use crate::redis::Client;
 
@@ -77,7 +77,10 @@ impl Isolate {
                 Settings {
                     admin_token: config.admin_token,
                     jwt_secret: config.jwt_secret,
-                    limits_in_redis: config.rate_limit_redis && redis.is_some(),
+                    hash_key: config.hash_key,
+                    limits_in_redis: !config.switched_off.contains(&Switch::RateLimitRedis)
+                        && redis.is_some(),
+                    switched_off: config.switched_off,
                     without_redis: redis.is_none(),
                     separate_cache: redis.as_ref().is_some_and(|redis| !redis.shares_store()),
                 },

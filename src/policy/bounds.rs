@@ -82,10 +82,6 @@ pub const MAX_LIFE_MS: u64 = 172_800_000;
 /// Upstash takes 10 MB a request; base64 and the rest of the pipeline need their share.
 pub const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 
-/// Leases of an isolate in one window: at 2 s in a minute it spends what a moderate
-/// load brings, and lateness stays below a tenth of the window.
-const LEASED_BUCKETS: u64 = 30;
-
 pub const DEFAULT_REDIS_TIMEOUT_MS: u64 = 150;
 pub const DEFAULT_ORIGIN_TIMEOUT_MS: u64 = 10_000;
 pub const DEFAULT_REQUESTS: u32 = 100;
@@ -93,6 +89,9 @@ pub const DEFAULT_WINDOW_MS: u64 = 60_000;
 
 /// A window has at most this many buckets: it keeps a key below 1 KB and lateness below 1 %.
 pub const MAX_BUCKETS: u64 = 240;
+/// A leased window has at most this many: at 2 s in a minute an isolate spends what a
+/// moderate load brings, and lateness stays below a tenth of the window.
+pub const MAX_LEASED_BUCKETS: u64 = 30;
 /// A window has at least this many buckets, or two buckets' lateness would be too much of it.
 pub const MIN_BUCKETS: u64 = 10;
 /// The clock skew that may remain once an isolate knows its offset from Redis.
@@ -110,7 +109,7 @@ pub fn bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
 /// The bucket of a leased limit: an isolate that spends permits for one bucket asks so
 /// many times a window.
 pub fn leased_bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
-    bucket_ms(0, redis_timeout_ms).max(window_ms.div_ceil(LEASED_BUCKETS))
+    bucket_ms(0, redis_timeout_ms).max(window_ms.div_ceil(MAX_LEASED_BUCKETS))
 }
 
 /// The shortest sliding window, leased or not: above it neither `ceil(window / 240)` nor

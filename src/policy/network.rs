@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::field::quote;
 
 /// What all mapped addresses begin with.
-const MAPPED_BITS: u8 = 96;
+pub const MAPPED_BITS: u8 = 96;
 const HELP: &str =
     "write an address or a network: \"192.0.2.1\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
 

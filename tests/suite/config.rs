@@ -1,6 +1,7 @@
 //! Variables: what is required, what is refused, and that no secret is ever shown.
 
 use edgeweir::config::{Config, ConfigError};
+use edgeweir::policy::Switch;
 use edgeweir::redis::Endpoint;
 
 const URL: (&str, &str) = ("UPSTASH_REDIS_REST_URL", "https://eu1.upstash.io");
@@ -27,7 +28,7 @@ fn the_database_alone_is_enough() {
         Endpoint::new("https://eu1.upstash.io", "tok-secret")
     );
     assert_eq!(redis.cache, None);
-    assert!(config.rate_limit_redis);
+    assert_eq!(config.switched_off, []);
     assert_eq!(config.origin_url, None);
     assert_eq!(config.admin_token, None);
     assert_eq!(config.jwt_secret, None);
@@ -71,7 +72,7 @@ fn everything_is_read() {
     assert_eq!(config.policy.as_deref(), Some(r#"{"route":[]}"#));
     assert_eq!(config.rate_limit_window_ms, Some(60_000));
     assert_eq!(config.rate_limit_max_requests, Some(1 << 31));
-    assert!(!config.rate_limit_redis);
+    assert_eq!(config.switched_off, [Switch::RateLimitRedis]);
     let shown = format!("{config:?}");
     assert!(!shown.contains("-secret"), "{shown}");
 }
@@ -104,7 +105,7 @@ fn empty_counts_as_unset() {
         assert!(config.redis.is_some_and(|redis| redis.cache.is_none()));
         assert!(config.admin_token.is_none() && config.jwt_secret.is_none());
         assert!(config.origin_url.is_none() && config.policy.is_none());
-        assert!(config.rate_limit_redis);
+        assert_eq!(config.switched_off, []);
     }
 }
 
