@@ -10,8 +10,8 @@ use crate::controls;
 use crate::deferred::Deferred;
 use crate::limit::{self, Checked, Verdict};
 use crate::policy::RedisDown;
-use crate::ports::{Clock, Ports, Random, Redis, Store};
-use crate::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
+use crate::ports::{Clock, Ports, Store};
+use crate::redis::{Batch, Command, RedisError, Reply};
 use crate::visit::Visit;
 
 type Replies = Result<Vec<Reply>, RedisError>;
@@ -127,8 +127,12 @@ async fn send<P: Ports>(
     let (limits, charges) = (&gateway.limits, &admission.charges);
     let timeout_ms = visit.redis_timeout_ms();
     if !admission.in_redis {
-        let (alone, down) = (Isolated(visit), RedisDown::Local);
-        let checked = limit::check(limits, &alone, timeout_ms, down, charges, Vec::new()).await;
+        // The same code as with Redis, which is never asked: another type of ports would be
+        // all of the limiter once more in the upload.
+        visit.keep_limits_here(true);
+        let (down, riders) = (RedisDown::Local, Vec::new());
+        let checked = limit::check(limits, visit, timeout_ms, down, charges, riders).await;
+        visit.keep_limits_here(false);
         let found = match (&checked.verdict, read) {
             (Verdict::Admitted, Some(read)) => {
                 Some(visit.cache_trip(&Batch::pipeline(vec![read])).await)
@@ -202,34 +206,4 @@ fn judge<P: Ports>(
     let unpurged = visit.gateway.unpurged.borrow();
     unpurged.hide(lookups, &mut seen, now_ms);
     seen
-}
-
-/// Limits that are kept in this isolate by choice: Redis is never asked.
-struct Isolated<'v, 'a, P: Ports>(&'v Visit<'a, P>);
-
-impl<P: Ports> Clock for Isolated<'_, '_, P> {
-    fn now_ms(&self) -> u64 {
-        self.0.now_ms()
-    }
-
-    async fn sleep(&self, duration_ms: u64) {
-        self.0.sleep(duration_ms).await;
-    }
-}
-
-impl<P: Ports> Random for Isolated<'_, '_, P> {
-    fn random(&self) -> u128 {
-        self.0.ports.random()
-    }
-}
-
-impl<P: Ports> Redis for Isolated<'_, '_, P> {
-    async fn pipeline(
-        &self,
-        _store: Store,
-        _batch: &Batch,
-        _timeout_ms: u64,
-    ) -> Result<Vec<Reply>, RedisError> {
-        Err(RedisError::new(RedisErrorKind::Open, "limits are local"))
-    }
 }

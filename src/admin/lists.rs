@@ -1,5 +1,7 @@
 //! `GET /-/limits` shows what operators have changed; `POST /-/lists` changes the lists.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::{answer_json, bad, object};
@@ -12,7 +14,7 @@ use crate::visit::Visit;
 pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, Failure> {
     let fields = controls::read(visit).await?;
     let mut overrides = Vec::new();
-    let mut lists = [Vec::new(), Vec::new()];
+    let mut lists = [BTreeSet::new(), BTreeSet::new()];
     for (field, control) in controls::controls(&fields).into_iter().flatten() {
         match control {
             Control::Requests {
@@ -41,10 +43,7 @@ pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, F
             }
         }
     }
-    for list in &mut lists {
-        list.sort_unstable();
-    }
-    let [deny, allow] = lists;
+    let [deny, allow] = lists.map(|list| list.into_iter().map(Value::String).collect::<Value>());
     // Its place: `"refused"`, from `refused::top`.
     let report = json!({ "overrides": overrides, "deny": deny, "allow": allow });
     Ok(answer_json(&report))
@@ -76,9 +75,8 @@ pub async fn change<P: Ports>(
         }
     }
     let set = change.set.iter().map(|(field, _)| field);
-    let mut all: Vec<&String> = set.chain(&change.remove).collect();
-    all.sort_unstable();
-    if all.windows(2).any(|pair| pair.first() == pair.last()) {
+    let all: BTreeSet<String> = set.chain(&change.remove).cloned().collect();
+    if all.len() < change.set.len() + change.remove.len() {
         return Err(bad(
             "one of them is named twice; each goes to one list or away",
         ));

@@ -1,5 +1,7 @@
 //! Changing controls: a change holds once Redis has answered, and here at once.
 
+use std::collections::BTreeSet;
+
 use super::{KEY, MAX_CONTROLS, TTL_MS, hgetall, record};
 use crate::failure::Failure;
 use crate::ports::{Clock, Ports, Redis, Store};
@@ -20,10 +22,10 @@ impl Change {
         let mut added = Vec::new();
         if !self.set.is_empty() {
             let now = read(visit).await?;
-            let is_there = |field: &str| {
-                let fields = now.as_list().unwrap_or_default().iter().step_by(2);
-                fields.filter_map(Reply::as_str).any(|known| known == field)
-            };
+            let fields = now.as_list().unwrap_or_default().iter().step_by(2);
+            let fields = fields.filter_map(Reply::as_str).map(str::to_owned);
+            let fields: BTreeSet<String> = fields.collect();
+            let is_there = |field: &str| fields.contains(field);
             let names = self.set.iter().map(|(field, _)| field.as_str());
             let names = names.filter(is_counted).filter(|field| !is_there(field));
             added.extend(names.map(str::to_owned));

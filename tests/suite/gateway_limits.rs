@@ -517,7 +517,7 @@ proptest! {
         let pair = [&field, "deny"].map(|text| Reply::Bytes(text.as_bytes().to_vec()));
         let copied = Copied::read(&Reply::List(pair.to_vec())).unwrap();
         let other = std::net::Ipv6Addr::from_bits(any ^ 1 << (127 - flip));
-        let is_found = copied.of_client(Some(other.to_canonical().into()), None).is_denied;
+        let is_found = copied.of_client(Some(other.to_canonical()), None).is_denied;
         let of_other_kind = prefix < 96 && other.to_ipv4_mapped().is_some();
         prop_assert_eq!(is_found, flip >= u32::from(prefix) && !of_other_kind, "{} {}", text, other);
     }
