@@ -55,7 +55,7 @@ function commands(counts) {
 }
 
 function targets(verdicts, skipped) {
-  const lines = verdicts.map(({ what, value, target, met }) => `- ${what}: ${value.toFixed(2)} (target ${target}): ${met ? "met" : "MISSED"}`);
+  const lines = verdicts.map(({ what, value, target, met }) => `- ${what}: ${value.toFixed(3)} (target ${target}): ${met ? "met" : "MISSED"}`);
   return [...lines, ...skipped.map(({ name, reason }) => `- not built: ${name} (${reason})`)].join("\n");
 }
 
