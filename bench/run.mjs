@@ -18,6 +18,7 @@ const RESULTS = path.join(path.dirname(fileURLToPath(import.meta.url)), "results
 const BENCHES = {
   accuracy: "./accuracy/bench.mjs",
   listings: "./listings.mjs",
+  peers: "./peers/bench.mjs",
 };
 
 await main(async () => {

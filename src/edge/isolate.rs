@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use js_sys::Reflect;
+use js_sys::{Function, Promise, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 use worker::Env;
 
@@ -33,6 +33,7 @@ impl Isolate {
         ISOLATE.with(|isolate| {
             isolate
                 .get_or_init(|| {
+                    hasten_microtasks();
                     let made = Self::new(env);
                     if let Err(failure) = &made {
                         Console.log(&failure.detail());
@@ -88,6 +89,18 @@ impl Isolate {
             redis,
             origin_url: config.origin_url,
         })
+    }
+}
+
+/// Futures are polled in microtasks. The platform's own `queueMicrotask` wraps each in
+/// objects of its own; a reaction to a settled promise joins the same queue for a tenth
+/// of that. Where it cannot be exchanged, all works as before.
+fn hasten_microtasks() {
+    let settled = Promise::resolve(&JsValue::UNDEFINED);
+    let then = Reflect::get(&settled, &JsValue::from_str("then"));
+    if let Ok(Ok(then)) = then.map(JsCast::dyn_into::<Function>) {
+        let name = JsValue::from_str("queueMicrotask");
+        let _ = Reflect::set(&js_sys::global(), &name, &then.bind0(&settled));
     }
 }
 
