@@ -4,7 +4,7 @@
 // neighbours, over the test suite's simulated Redis); the real @upstash/ratelimit runs here on the same requests
 // (peer.mjs, over a real redis-server). main.rs scores all of them in the same way.
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import Redis from "ioredis";
 import { startRedisServer } from "../../dev/redis/server.mjs";
@@ -14,6 +14,7 @@ import { step } from "../../dev/setup/progress.mjs";
 import { LIMITERS, mockClock, replay } from "./peer.mjs";
 import { checks, tables } from "./tables.mjs";
 
+/** What its two halves tell each other, 50 MB: gone when all is scored. */
 const DIR = path.join(ROOT, "bench/results/accuracy");
 
 export async function bench() {
@@ -26,6 +27,7 @@ export async function bench() {
   await Promise.all([native("native"), answers(scenarios)]);
   await native("score");
   const rows = ["native.json", "scored.json"].flatMap((name) => JSON.parse(readFileSync(path.join(DIR, name), "utf8")));
+  rmSync(DIR, { recursive: true });
   const described = scenarios.map(({ arrivals, skews_us, ...described }) => ({ ...described, count: arrivals.length }));
   const named = rows.map((row) => ({ ...row, ...described[row.scenario] }));
   const held = checks(named);
