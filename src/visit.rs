@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::bill::Bill;
 use crate::deferred::Deferred;
 use crate::gateway::Gateway;
 use crate::headers::Timing;
@@ -25,6 +26,7 @@ pub struct Visit<'a, P: Ports> {
     deferred: RefCell<Vec<Deferred>>,
     /// Limits are kept in this isolate by choice: for them Redis is not asked.
     keeps_limits: Cell<bool>,
+    pub bill: RefCell<Bill<'a>>,
 }
 
 impl<'a, P: Ports> Visit<'a, P> {
@@ -39,6 +41,7 @@ impl<'a, P: Ports> Visit<'a, P> {
             origin_ms: Cell::new(None),
             deferred: RefCell::new(Vec::new()),
             keeps_limits: Cell::new(false),
+            bill: RefCell::default(),
         }
     }
 

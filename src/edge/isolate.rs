@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::gateway::{Gateway, Settings};
 use crate::policy::{BUILT_IN, Overrides, Policy, Switch};
 use crate::ports::Log;
-use crate::redis::Client;
+use crate::redis::{Client, Endpoint, Shards};
 
 pub struct Isolate {
     pub gateway: Gateway,
@@ -64,13 +64,13 @@ impl Isolate {
         let mut seed = [0; 8];
         // Without randomness probes of isolates are only less spread out.
         let _ = getrandom::fill(&mut seed);
-        let redis = config.redis.map(|redis| {
-            Client::new(
-                redis.limits,
-                Vec::new(),
-                redis.cache,
-                u64::from_le_bytes(seed),
-            )
+        let seed = u64::from_le_bytes(seed);
+        let limits = config.redis.as_ref().map(|redis| redis.limits.as_slice());
+        let shards = Shards::new(limits.unwrap_or_default().iter().map(Endpoint::url));
+        let redis = config.redis.and_then(|redis| {
+            let mut limits = redis.limits.into_iter();
+            let first = limits.next()?;
+            Some(Client::new(first, limits.collect(), redis.cache, seed))
         });
         Ok(Self {
             gateway: Gateway::new(
@@ -79,6 +79,7 @@ impl Isolate {
                     admin_token: config.admin_token,
                     jwt_secret: config.jwt_secret,
                     hash_key: config.hash_key,
+                    shards,
                     limits_in_redis: !config.switched_off.contains(&Switch::RateLimitRedis)
                         && redis.is_some(),
                     switched_off: config.switched_off,

@@ -13,7 +13,7 @@ use super::memory::Memory;
 use super::rule::Rule;
 use super::settling::{self, Standing, fits_now, memorable};
 use super::window::{Known, Spot};
-use super::{Checked, Quota, Verdict};
+use super::{Checked, Quota, Receipt, Verdict};
 use crate::policy::RedisDown;
 use crate::ports::{Clock, Redis, Store};
 use crate::redis::deadline::is_over;
@@ -110,7 +110,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             riders: self.ridden,
             deferred: self.deferred,
             merges: self.up,
-            on_error: Vec::new(),
+            receipts: Vec::new(),
         }
     }
 
@@ -420,9 +420,10 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             };
             Some(quota(rule, remaining, reset_at_ms, label_ms))
         });
-        let on_error = self.on_error(&held);
+        let receipt = |held: &Held| Receipt::new(self.rule(held)?, held);
+        let receipts = held.iter().filter_map(receipt).collect();
         Checked {
-            on_error,
+            receipts,
             ..self.checked(Verdict::Admitted, quotas, shadowed)
         }
     }
@@ -450,24 +451,6 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             })
         });
         all(wanted).await;
-    }
-
-    /// What goes back when the request fails after all.
-    fn on_error(&self, held: &[Held]) -> Vec<(usize, Batch)> {
-        let less = |held: &Held| {
-            let rule = self.rule(held)?;
-            let kept = rule.cost.min(rule.limit.cost.error);
-            let refund = match held.is_spent {
-                true => None,
-                false => rule.refund(held.stands, held.added, kept..rule.cost),
-            }?;
-            let commands = vec![refund, rule.expire(held.stands)];
-            Some((rule.shard, Batch::pipeline(commands)))
-        };
-        held.iter()
-            .filter(|held| held.fits)
-            .filter_map(less)
-            .collect()
     }
 
     /// Gives everything back and reads what then counts, in one atomic trip to each

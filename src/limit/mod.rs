@@ -88,6 +88,7 @@ mod lease;
 mod local;
 mod memory;
 mod meter;
+mod receipt;
 mod redis_clock;
 mod rule;
 mod settling;
@@ -101,6 +102,7 @@ use crate::ports;
 use crate::redis::{Batch, Command, RedisError, Reply};
 
 pub use memory::Memory;
+pub use receipt::Receipt;
 pub use upkeep::{forget, merge, peek, reset};
 pub use window::{RESIDUAL_MS, Window};
 
@@ -115,6 +117,8 @@ pub struct Charge<'p> {
     pub requests: u32,
     /// Cost units of this request.
     pub cost: u32,
+    /// Of these, what stays charged when the origin fails.
+    pub kept: u32,
     /// Who is asking, encoded so that it cannot forge another key.
     pub id: String,
     /// The route's name; a limit with `per = "all"` ignores it.
@@ -130,10 +134,28 @@ impl<'p> Charge<'p> {
             limit,
             requests: limit.requests,
             cost: limit.cost.miss,
+            kept: limit.cost.error,
             id,
             route,
             shard: 0,
         }
+    }
+
+    /// For a request that the cache may answer, and what is charged on top of it before
+    /// the origin is asked; `None`: nothing.
+    pub fn by_outcome(self) -> (Self, Option<Self>) {
+        let cost = self.limit.cost;
+        let dearer = (cost.miss > cost.hit).then(|| Self {
+            cost: cost.miss - cost.hit,
+            kept: cost.error.saturating_sub(cost.hit),
+            ..self.clone()
+        });
+        let hit = Self {
+            cost: cost.hit,
+            kept: cost.hit.min(cost.error),
+            ..self
+        };
+        (hit, dearer)
     }
 }
 
@@ -180,8 +202,8 @@ pub struct Checked {
     pub deferred: Vec<(usize, Batch)>,
     /// Databases that are back: `merge` what was counted without them, after the answer.
     pub merges: Vec<usize>,
-    /// To be sent too when the origin failed or answered 5xx: its cost is another.
-    pub on_error: Vec<(usize, Batch)>,
+    /// Of limits whose cost goes by the outcome.
+    pub receipts: Vec<Receipt>,
 }
 
 /// The refusal that this isolate may repeat without asking, if there is one.

@@ -2,7 +2,7 @@
 
 use std::slice::from_ref;
 
-use edgeweir::limit::{Checked, Verdict};
+use edgeweir::limit::{Checked, Receipt, Verdict};
 use edgeweir::policy::{Algorithm, By, Cost, Limit};
 
 use crate::sim::crowd::{Crowd, START_MS as START_MS_OF_CROWD, most_in_any_window, poisson};
@@ -140,9 +140,9 @@ fn a_failure_costs_what_the_limit_says() {
         for _ in 0..2 {
             let checked = desk.check(from_ref(&limit));
             assert_eq!(checked.verdict, Verdict::Admitted, "{algorithm:?}");
-            let batches = checked.on_error.clone();
+            let returns = checked.receipts.iter().filter_map(Receipt::of_failure);
             desk.send(&Checked {
-                deferred: batches,
+                deferred: returns.collect(),
                 ..checked
             });
         }
