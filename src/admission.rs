@@ -12,7 +12,8 @@ use crate::failure::Failure;
 use crate::gateway::{Gateway, UNMATCHED};
 use crate::identity::is_in_rollout;
 use crate::limit::Charge;
-use crate::policy::{Limit, Policy, RedisDown, Resolved, Route, Switch, is_own};
+use crate::policy::{Limit, RedisDown, Resolved, Route, Switch, is_own};
+use crate::redis::Shards;
 use crate::visitor::Visitor;
 
 /// What a request is charged, and where.
@@ -28,36 +29,43 @@ pub struct Limited<'p> {
     pub limits: &'p [Limit],
     pub name: &'p str,
     pub redis_down: RedisDown,
+    shards: &'p Shards,
 }
 
 impl<'p> Limited<'p> {
     /// Of a route by name; `None`: there is none.
-    pub fn named(policy: &'p Policy, name: &str) -> Option<Self> {
-        let route = policy.routes.iter().find(|route| route.name == name);
-        (route.is_some() || name == UNMATCHED).then(|| Self::of(policy, route))
+    pub fn named(gateway: &'p Gateway, name: &str) -> Option<Self> {
+        let mut routes = gateway.policy.routes.iter();
+        let route = routes.find(|route| route.name == name);
+        (route.is_some() || name == UNMATCHED).then(|| Self::of(gateway, route))
     }
 
     /// What a request of that id is charged, with the size that operators say now.
     pub fn charge(&self, copied: &Copied, limit: &'p Limit, id: String) -> Charge<'p> {
         let other = copied.requests(limit, self.name, &id);
+        let shard = self.shards.of(&id);
         let mut charge = Charge::new(limit, id, self.name);
+        charge.shard = shard;
         charge.requests = other.unwrap_or(charge.requests);
         charge
     }
 
     /// `None`: like every unmatched request.
-    pub fn of(policy: &'p Policy, route: Option<&'p Route>) -> Self {
-        let defaults = &policy.defaults;
+    pub fn of(gateway: &'p Gateway, route: Option<&'p Route>) -> Self {
+        let defaults = &gateway.policy.defaults;
+        let shards = &gateway.settings.shards;
         match route {
             Some(route) => Self {
                 limits: &route.limits,
                 name: &route.name,
                 redis_down: route.redis_down,
+                shards,
             },
             None => Self {
                 limits: &defaults.limits,
                 name: UNMATCHED,
                 redis_down: defaults.redis_down,
+                shards,
             },
         }
     }
@@ -73,7 +81,7 @@ pub fn admit<'p>(
     let copied = controls.copy();
     // The route itself, or a stricter one that an origin may fold this spelling into.
     let route = resolved.limited_as;
-    let limited = Limited::of(&gateway.policy, route);
+    let limited = Limited::of(gateway, route);
     let limits = match is_off(gateway, route, Switch::NotificationRateLimit) {
         true => &[],
         false => limited.limits,
@@ -107,7 +115,7 @@ pub fn admit<'p>(
 /// Whether what operators say now denies a request that was admitted before it was read.
 pub fn is_denied(gateway: &Gateway, resolved: &Resolved<'_>, visitor: &Visitor<'_>) -> bool {
     let controls = gateway.controls.borrow();
-    let limits = Limited::of(&gateway.policy, resolved.limited_as).limits;
+    let limits = Limited::of(gateway, resolved.limited_as).limits;
     standing(controls.copy(), limits, resolved, visitor).is_denied
 }
 

@@ -151,7 +151,7 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
             status,
             stored_ms: now_ms,
         },
-        Filled::Failed(_) => Got {
+        Filled::Failed(_) | Filled::Refused => Got {
             body: None,
             status: CacheStatus::Miss {
                 stored: false,

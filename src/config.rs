@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::policy::Switch;
 use crate::policy::bounds::{MAX_REQUESTS, MAX_WINDOW_MS};
-use crate::redis::Endpoint;
+use crate::redis::{Endpoint, MAX_SHARDS};
 
 /// What the variables say.
 #[derive(Debug, Clone)]
@@ -37,7 +37,8 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    pub limits: Endpoint,
+    /// At least one; the first has all else that is not the cache's.
+    pub limits: Vec<Endpoint>,
     /// `None`: cache entries are in the same database.
     pub cache: Option<Endpoint>,
 }
@@ -133,18 +134,11 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             return Ok(None);
         }
         const MISSING: &str = "is not set; it is required unless REDIS_ENABLED is false";
-        let limits = Endpoint::new(
-            require(
-                "UPSTASH_REDIS_REST_URL",
-                self.url("UPSTASH_REDIS_REST_URL")?,
-                MISSING,
-            )?,
-            require(
-                "UPSTASH_REDIS_REST_TOKEN",
-                self.token("UPSTASH_REDIS_REST_TOKEN")?,
-                MISSING,
-            )?,
-        );
+        const URL: &str = "UPSTASH_REDIS_REST_URL";
+        const TOKEN: &str = "UPSTASH_REDIS_REST_TOKEN";
+        let urls = require(URL, self.trimmed(URL), MISSING)?;
+        let tokens = require(TOKEN, self.trimmed(TOKEN), MISSING)?;
+        let limits = endpoints((URL, &urls), (TOKEN, &tokens))?;
         let cache = match (
             self.url("CACHE_REDIS_REST_URL")?,
             self.token("CACHE_REDIS_REST_TOKEN")?,
@@ -202,31 +196,73 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             .ok_or_else(|| problem(variable, format!("must be a whole number from 1 to {max}")))
     }
 
-    /// It becomes a header's value.
     fn token(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
         let token = self.trimmed(variable);
-        match &token {
-            Some(token) if token.len() > MAX_TOKEN_BYTES => Err(problem(
-                variable,
-                format!("has more than {MAX_TOKEN_BYTES} bytes"),
-            )),
-            Some(token) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(problem(
-                variable,
-                "has a space, a control character or a character beyond ASCII",
-            )),
-            _ => Ok(token),
-        }
+        token.map(|text| token_of(variable, &text)).transpose()
     }
 
     fn url(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
-        let Some(url) = self.trimmed(variable) else {
-            return Ok(None);
-        };
-        match url_problem(&url) {
-            Some(text) => Err(problem(variable, text)),
-            None => Ok(Some(url.trim_end_matches('/').to_owned())),
-        }
+        let url = self.trimmed(variable);
+        url.map(|text| url_of(variable, &text)).transpose()
     }
+}
+
+/// It becomes a header's value.
+fn token_of(variable: &'static str, token: &str) -> Result<String, ConfigError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        let text = format!("has more than {MAX_TOKEN_BYTES} bytes");
+        return Err(problem(variable, text));
+    }
+    match token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(token.to_owned()),
+        false => Err(problem(
+            variable,
+            "has a space, a control character or a character beyond ASCII",
+        )),
+    }
+}
+
+fn url_of(variable: &'static str, url: &str) -> Result<String, ConfigError> {
+    match url_problem(url) {
+        Some(text) => Err(problem(variable, text)),
+        None => Ok(url.trim_end_matches('/').to_owned()),
+    }
+}
+
+/// Databases for limits, as two lists with commas; one token may be all of theirs.
+fn endpoints(
+    (url_name, urls): (&'static str, &str),
+    (token_name, tokens): (&'static str, &str),
+) -> Result<Vec<Endpoint>, ConfigError> {
+    let tokens = tokens
+        .split(',')
+        .map(|token| token_of(token_name, token.trim()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (at, url) in urls.split(',').enumerate() {
+        let url = url_of(url_name, url.trim())?;
+        if endpoints.iter().any(|known| known.url() == url) {
+            return Err(problem(url_name, "names a database twice"));
+        }
+        let token = match tokens.as_slice() {
+            [token] => token,
+            tokens => tokens.get(at).ok_or_else(|| {
+                problem(
+                    token_name,
+                    "has fewer tokens than there are URLs; list one for each, or one for all",
+                )
+            })?,
+        };
+        endpoints.push(Endpoint::new(url, token.as_str()));
+    }
+    if tokens.len() > endpoints.len() {
+        return Err(problem(token_name, "has more tokens than there are URLs"));
+    }
+    if endpoints.len() > MAX_SHARDS {
+        let text = format!("names more than {MAX_SHARDS} databases");
+        return Err(problem(url_name, text));
+    }
+    Ok(endpoints)
 }
 
 fn problem(variable: &'static str, problem: impl Into<String>) -> ConfigError {

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::http::{Body, Headers, Response};
+use crate::limit::Verdict;
 use crate::policy::PolicyError;
 
 /// Everything the edge itself answers with instead of the origin.
@@ -48,6 +49,21 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What a verdict of the limits is answered with; `None`: it admits.
+    pub fn of(verdict: Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Admitted => None,
+            Verdict::Refused {
+                retry_after_ms,
+                violated,
+            } => Some(Self::QuotaExceeded {
+                violated,
+                retry_after_ms,
+            }),
+            Verdict::Unavailable => Some(Self::ReducedCapacity),
+        }
+    }
+
     /// What is wrong with `POLICY`, or with a variable that changes it.
     pub fn bad_policy(errors: Vec<PolicyError>) -> Self {
         let of_variable = |error: &PolicyError| error.line.is_none() && !error.pointer.is_empty();

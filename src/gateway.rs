@@ -19,7 +19,8 @@
 use std::cell::RefCell;
 
 use crate::admin;
-use crate::admission::{admit, is_denied, is_off};
+use crate::admission::{Admission, admit, is_denied, is_off};
+use crate::bill;
 use crate::cache::purge::Unpurged;
 use crate::cache::{Adopted, Flights, Lookups, Seen};
 use crate::compose::{self, Piece, compose};
@@ -33,11 +34,12 @@ use crate::headers::{
     CacheStatus, add_cache_status, add_rate_limits, add_server_timing, revalidate,
 };
 use crate::http::{Body, Request, Response};
-use crate::limit::{Memory, Quota, Verdict};
+use crate::limit::{Memory, Quota};
 use crate::listing::{self, origin_failure};
 use crate::origin::replaced_headers;
 use crate::policy::{Part, Policy, Resolved, Switch, is_own};
 use crate::ports::{Clock, Ports};
+use crate::redis::Shards;
 use crate::trip;
 use crate::visit::Visit;
 use crate::visitor::Visitor;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub jwt_secret: Option<Secret>,
     /// Of `hash_ids`.
     pub hash_key: Option<Secret>,
+    /// Which of the databases for limits counts an id.
+    pub shards: Shards,
     /// Limits live in Redis; false: in this isolate.
     pub limits_in_redis: bool,
     /// `CACHE_REDIS_REST_URL` is set: both databases are asked at once.
@@ -159,32 +163,56 @@ async fn answer<P: Ports>(
             return finish(visit, request, &[], Err(denied));
         }
     };
+    let admission = match plan {
+        Plan::Listing(_) | Plan::Composed(..) => by_outcome(visit, admission),
+        _ => admission,
+    };
     let asked = trip::ask(visit, &admission, &plan.lookups()).await;
     if asked.has_news && is_denied(gateway, &resolved, &visitor) {
         return finish(visit, request, &[], Err(Failure::Denied));
     }
     let mut quotas = asked.checked.quotas;
     let checked_ms = visit.now_ms();
-    let served = match asked.checked.verdict {
-        Verdict::Refused {
-            retry_after_ms,
-            violated,
-        } => Err(Failure::QuotaExceeded {
-            violated,
-            retry_after_ms,
-        }),
-        Verdict::Unavailable => Err(Failure::ReducedCapacity),
-        Verdict::Admitted => {
+    let served = match Failure::of(asked.checked.verdict) {
+        Some(refused) => Err(refused),
+        None => {
             let seen = asked.seen;
-            serve(visit, request, &incoming, &resolved, &visitor, &plan, seen).await
+            let served = serve(visit, request, &incoming, &resolved, &visitor, &plan, seen).await;
+            visit.bill.borrow_mut().refusal().map_or(served, Err)
         }
     };
+    bill::settle(visit, has_failed(&served));
+    visit.bill.borrow_mut().renew(&mut quotas);
     // The visitor counts from the answer, for which the origin may have taken a while.
     let since_ms = visit.now_ms().saturating_sub(checked_ms);
     for quota in &mut quotas {
         quota.reset_ms = quota.reset_ms.saturating_sub(since_ms).max(1);
     }
     finish(visit, request, &quotas, served)
+}
+
+/// Charges a hit; what a miss costs more is owed until the origin is asked.
+fn by_outcome<'p, P: Ports>(visit: &Visit<'p, P>, admission: Admission<'p>) -> Admission<'p> {
+    let mut owed = Vec::new();
+    let charges = admission.charges.into_iter().map(|charge| {
+        let (hit, more) = charge.by_outcome();
+        owed.extend(more);
+        hit
+    });
+    let charges = charges.collect();
+    visit.bill.borrow_mut().owe(owed, admission.redis_down);
+    Admission {
+        charges,
+        ..admission
+    }
+}
+
+/// Whether the origin failed, or said that it did.
+fn has_failed<B>(served: &Result<Response<B>, Failure>) -> bool {
+    match served {
+        Ok(response) => response.status >= 500,
+        Err(failure) => matches!(failure, Failure::OriginUnreachable | Failure::OriginTimeout),
+    }
 }
 
 /// What a request gets that every limit admits.

@@ -17,7 +17,7 @@
 //! | header       | `header=`, encoded name, and if it is there `=` and the encoded value |
 //!
 //! Encoded text has no `=` but in `sha256=`, which stands for a text too long to keep. With
-//! `hash_ids` all but `global` are 22 characters of base64url.
+//! `hash_ids` all but `global` are 32 hexadecimal digits.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -148,8 +148,8 @@ pub fn limit_id(
     }
 }
 
-/// An id by its HMAC-SHA256 (RFC 2104), in base64url: the same everywhere, key-safe, and
-/// without the key not even to be guessed.
+/// An id by its HMAC-SHA256 (RFC 2104), in hex: the same everywhere, key-safe, and without
+/// the key not even to be guessed.
 pub fn hashed(id: &str, key: &[u8]) -> String {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
         // HMAC takes keys of any length.
@@ -157,7 +157,9 @@ pub fn hashed(id: &str, key: &[u8]) -> String {
     };
     mac.update(id.as_bytes());
     let hash = mac.finalize().into_bytes();
-    URL_SAFE_NO_PAD.encode(hash.get(..HASH_BYTES).unwrap_or(&hash))
+    let mut id = String::new();
+    push_hex(hash.get(..HASH_BYTES).unwrap_or(&hash), &mut id);
+    id
 }
 
 /// Whether an id is in the share that a limit counts. Whoever is in it stays when it
@@ -196,11 +198,15 @@ pub fn encode_id(text: &str) -> String {
 
 fn hashed_id(text: &str) -> String {
     let mut id = String::from("sha256=");
-    for byte in Sha256::digest(text) {
-        id.push(hex_digit(byte >> 4, b'a'));
-        id.push(hex_digit(byte & 15, b'a'));
-    }
+    push_hex(&Sha256::digest(text), &mut id);
     id
+}
+
+fn push_hex(bytes: &[u8], out: &mut String) {
+    for byte in bytes {
+        out.push(hex_digit(byte >> 4, b'a'));
+        out.push(hex_digit(byte & 15, b'a'));
+    }
 }
 
 /// `ten` is the digit for 10: `a` or `A`.

@@ -15,6 +15,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod bill;
 pub mod cache;
 pub mod compose;
 pub mod concurrency;

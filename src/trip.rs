@@ -4,13 +4,14 @@
 use futures_util::future::join;
 
 use crate::admission::Admission;
+use crate::bill::follow_up;
 use crate::cache::{Lookups, Seen};
 use crate::concurrency::Place;
 use crate::controls;
 use crate::deferred::Deferred;
 use crate::limit::{self, Checked, Verdict};
 use crate::policy::RedisDown;
-use crate::ports::{Clock, Ports, Store};
+use crate::ports::{Clock, Ports};
 use crate::redis::{Batch, Command, RedisError, Reply};
 use crate::visit::Visit;
 
@@ -48,7 +49,7 @@ pub async fn ask<P: Ports>(
     let read = (!lookups.is_empty()).then(|| lookups.command());
     let turn = turn(visit, admission, read.is_some()).await;
     let reading = controls::claim(gateway, visit.now_ms());
-    let mut answered = match turn {
+    let answered = match turn {
         Turn::Refused(checked) => Answered {
             checked,
             found: None,
@@ -64,13 +65,11 @@ pub async fn ask<P: Ports>(
             answered
         }
     };
-    for (shard, batch) in std::mem::take(&mut answered.checked.deferred) {
-        let store = Store::Limits(shard);
-        visit.defer(Deferred::Send { store, batch });
-    }
-    for shard in std::mem::take(&mut answered.checked.merges) {
-        visit.defer(Deferred::Merge { shard });
-    }
+    let mut checked = follow_up(visit, answered.checked);
+    visit
+        .bill
+        .borrow_mut()
+        .keep(std::mem::take(&mut checked.receipts));
     let has_news = match (reading, answered.controls) {
         (Some(ticket), Some(replies)) => {
             let reply = replies.as_ref().ok().and_then(|replies| replies.first());
@@ -82,7 +81,7 @@ pub async fn ask<P: Ports>(
         }
     };
     Asked {
-        checked: answered.checked,
+        checked,
         seen: judge(visit, lookups, answered.found),
         has_news,
     }

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::bill::Bill;
 use crate::deferred::Deferred;
 use crate::gateway::Gateway;
 use crate::headers::Timing;
@@ -15,8 +16,8 @@ use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 pub struct Visit<'a, P: Ports> {
     pub gateway: &'a Gateway,
     pub ports: &'a P,
-    /// By database: limits, and the cache's if it has its own.
-    failed: [RefCell<Option<RedisError>>; 2],
+    /// By database.
+    failed: RefCell<Vec<(Store, RedisError)>>,
     /// Trips under way, and since when there is at least one.
     waiting: Cell<(u32, u64)>,
     redis_ms: Cell<Option<u64>>,
@@ -25,6 +26,7 @@ pub struct Visit<'a, P: Ports> {
     deferred: RefCell<Vec<Deferred>>,
     /// Limits are kept in this isolate by choice: for them Redis is not asked.
     keeps_limits: Cell<bool>,
+    pub bill: RefCell<Bill<'a>>,
 }
 
 impl<'a, P: Ports> Visit<'a, P> {
@@ -32,13 +34,14 @@ impl<'a, P: Ports> Visit<'a, P> {
         Self {
             gateway,
             ports,
-            failed: Default::default(),
+            failed: RefCell::new(Vec::new()),
             waiting: Cell::new((0, 0)),
             redis_ms: Cell::new(None),
             slowest_trip_ms: Cell::new(None),
             origin_ms: Cell::new(None),
             deferred: RefCell::new(Vec::new()),
             keeps_limits: Cell::new(false),
+            bill: RefCell::default(),
         }
     }
 
@@ -46,11 +49,11 @@ impl<'a, P: Ports> Visit<'a, P> {
         self.keeps_limits.set(keeps);
     }
 
-    fn failed(&self, store: Store) -> &RefCell<Option<RedisError>> {
-        let [limits, cache] = &self.failed;
+    /// Both stores may be one database.
+    fn database(&self, store: Store) -> Store {
         match store {
-            Store::Cache if self.gateway.settings.separate_cache => cache,
-            _ => limits,
+            Store::Cache if !self.gateway.settings.separate_cache => Store::Limits(0),
+            store => store,
         }
     }
 
@@ -179,7 +182,9 @@ impl<P: Ports> Redis for Visit<'_, P> {
         if self.gateway.settings.without_redis || is_kept {
             return Err(RedisError::new(RedisErrorKind::Open, "there is none"));
         }
-        if let Some(error) = self.failed(store).borrow().as_ref() {
+        let database = self.database(store);
+        let known = |(failed, _): &&(Store, RedisError)| *failed == database;
+        if let Some((_, error)) = self.failed.borrow().iter().find(known) {
             return Err(error.clone());
         }
         self.begin_trip();
@@ -198,7 +203,7 @@ impl<P: Ports> Redis for Visit<'_, P> {
                 // That was the fault of one value: the next trip is about something else.
                 return replies;
             }
-            *self.failed(store).borrow_mut() = Some(error.clone());
+            self.failed.borrow_mut().push((database, error.clone()));
         }
         replies
     }

@@ -27,7 +27,7 @@ pub async fn answer<P: Ports>(
     route: &str,
     body: &[u8],
 ) -> Result<Response<P::Body>, Failure> {
-    let limited = Limited::named(&visit.gateway.policy, route)
+    let limited = Limited::named(visit.gateway, route)
         .ok_or_else(|| bad("no route has that name; `*` stands for all that match none"))?;
     let query = request.query.as_deref();
     let report = match request.method.as_str() {

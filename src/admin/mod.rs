@@ -8,7 +8,6 @@ mod named;
 mod purge;
 mod query;
 
-use futures_util::future::join;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
@@ -17,6 +16,7 @@ use crate::identity::{bearer, constant_time_eq};
 use crate::policy::percent::decode;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, RedisError};
+use crate::together::all;
 use crate::visit::Visit;
 use crate::write;
 
@@ -37,15 +37,15 @@ pub async fn health<P: Ports>(visit: &Visit<'_, P>, request: &Request) -> Respon
     let ping = Batch::pipeline(vec![Command::new("PING")]);
     let timeout_ms = visit.redis_timeout_ms();
     let ask = async |store| word(&visit.ports.pipeline(store, &ping, timeout_ms).await);
-    let (limits, cache) = match visit.gateway.settings.separate_cache {
-        true => {
-            join(ask(Store::Limits(0)), async {
-                Some(ask(Store::Cache).await)
-            })
-            .await
-        }
-        false => (ask(Store::Limits(0)).await, None),
+    let settings = &visit.gateway.settings;
+    let mut stores: Vec<Store> = (0..settings.shards.len()).map(Store::Limits).collect();
+    stores.extend(settings.separate_cache.then_some(Store::Cache));
+    let mut words = all(stores.into_iter().map(ask)).await;
+    let cache = match settings.separate_cache {
+        true => words.pop(),
+        false => None,
     };
+    let limits = words.into_iter().find(|word| *word != "ok").unwrap_or("ok");
     let mut report = json!({ "status": "ok", "redis": limits });
     let mut well = limits == "ok";
     if let Some(cache) = cache {

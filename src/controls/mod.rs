@@ -283,7 +283,7 @@ pub fn learn(gateway: &Gateway, ticket: u64, reply: Option<&Reply>, now_ms: u64)
     drop(controls);
     for reset in resets {
         if let Some(Control::Reset { route, id, .. }) = record::reset(&reset) {
-            let limited = Limited::named(&gateway.policy, route);
+            let limited = Limited::named(gateway, route);
             let limits = limited.iter().flat_map(|limited| limited.limits);
             let charges: Vec<Charge<'_>> = limits
                 .map(|limit| Charge::new(limit, id.to_owned(), route))

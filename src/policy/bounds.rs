@@ -57,6 +57,8 @@ pub const MIN_WINDOW_MS: u64 = 1_000;
 pub const MAX_LOG_REQUESTS: u32 = 10_000;
 /// Members that one request adds to a log: 4 KB a command.
 pub const MAX_LOG_COST: u32 = 100;
+/// A token bucket counts whole microseconds a unit: so many a millisecond lose at most 1 %.
+pub const MAX_BUCKET_RATE: u64 = 10;
 /// Below it a lease would be less than one request in most buckets.
 pub const MIN_LEASED_REQUESTS: u32 = 20;
 pub const DEFAULT_STRIKE_AFTER: u32 = 5;
@@ -98,19 +100,16 @@ pub const MIN_BUCKET_MS: u64 = 250;
 
 /// The bucket of a sliding window (DESIGN, sliding window).
 pub fn bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
-    part_ms(window_ms, MAX_BUCKETS, redis_timeout_ms)
-}
-
-/// The bucket of a leased limit, for which its permits may be spent.
-pub fn leased_bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
-    part_ms(window_ms, MAX_LEASED_BUCKETS, redis_timeout_ms)
-}
-
-fn part_ms(window_ms: u64, parts: u64, redis_timeout_ms: u64) -> u64 {
     window_ms
-        .div_ceil(parts)
+        .div_ceil(MAX_BUCKETS)
         .max(redis_timeout_ms.saturating_add(RESIDUAL_SKEW_MS))
         .max(MIN_BUCKET_MS)
+}
+
+/// The bucket of a leased limit: an isolate that spends permits for one bucket asks so
+/// many times a window.
+pub fn leased_bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
+    bucket_ms(0, redis_timeout_ms).max(window_ms.div_ceil(MAX_LEASED_BUCKETS))
 }
 
 /// The shortest sliding window, leased or not: above it neither `ceil(window / 240)` nor

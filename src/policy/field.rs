@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::bounds::MAX_NAME_BYTES;
+use super::bounds::{MAX_NAME_BYTES, MAX_REQUESTS};
 use super::error::{Faults, nearest};
 use super::measure::{duration_ms, show_bytes, show_ms, size_bytes};
 use super::node::{Entry, Node, Value};
@@ -282,6 +282,70 @@ impl<'n> Field<'n> {
 impl<'n> Table<'n> {
     pub fn get(&self, name: &str) -> Option<Field<'n>> {
         self.0.child(name)
+    }
+
+    /// At the first of some fields that is there, or at the table itself.
+    pub fn fault(
+        &self,
+        names: &[&str],
+        faults: &mut Faults,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let field = names.iter().find_map(|name| self.get(name));
+        field
+            .as_ref()
+            .unwrap_or(&self.0)
+            .fault(faults, message, help);
+    }
+
+    /// A field that may be left out, as the next three.
+    pub fn integer(
+        &self,
+        name: &str,
+        range: RangeInclusive<u64>,
+        or: u64,
+        faults: &mut Faults,
+    ) -> Option<u64> {
+        match self.get(name) {
+            Some(field) => field.integer(range, faults),
+            None => Some(or),
+        }
+    }
+
+    /// Requests or cost units.
+    pub fn units(
+        &self,
+        name: &str,
+        least: u64,
+        or: Option<u32>,
+        faults: &mut Faults,
+    ) -> Option<u32> {
+        let Some(field) = self.get(name) else {
+            return or;
+        };
+        let units = field.integer(least..=u64::from(MAX_REQUESTS), faults)?;
+        u32::try_from(units).ok()
+    }
+
+    pub fn boolean(&self, name: &str, or: bool, faults: &mut Faults) -> Option<bool> {
+        match self.get(name) {
+            Some(field) => field.boolean(faults),
+            None => Some(or),
+        }
+    }
+
+    pub fn duration(
+        &self,
+        name: &str,
+        range: RangeInclusive<u64>,
+        or: u64,
+        faults: &mut Faults,
+    ) -> Option<u64> {
+        match self.get(name) {
+            Some(field) => field.duration(range, faults),
+            None => Some(or),
+        }
     }
 
     /// A field that must be there.

@@ -4,7 +4,7 @@
 //! text: between two placeholders of a template stands a character that no encoded
 //! value can contain.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::bounds::{MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_SEGMENTS, MAX_TEMPLATE_BYTES};
 use super::error::nearest;
@@ -49,12 +49,14 @@ impl PathTemplate {
             );
         }
         let last = parts.len() - 1;
-        let mut names = BTreeSet::new();
         let mut segments = Vec::with_capacity(parts.len());
         for (index, part) in parts.into_iter().enumerate() {
             let segment = segment(part, index == last)?;
             if let Segment::One(name) | Segment::Rest(name) = &segment
-                && !names.insert(name.clone())
+                && segments.iter().any(|known| match known {
+                    Segment::One(known) | Segment::Rest(known) => known == name,
+                    Segment::Literal(_) => false,
+                })
             {
                 return complain(
                     format!("`{{{name}}}` is in the path twice"),

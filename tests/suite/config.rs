@@ -25,7 +25,7 @@ fn the_database_alone_is_enough() {
     let redis = config.redis.as_ref().unwrap();
     assert_eq!(
         redis.limits,
-        Endpoint::new("https://eu1.upstash.io", "tok-secret")
+        [Endpoint::new("https://eu1.upstash.io", "tok-secret")]
     );
     assert_eq!(redis.cache, None);
     assert_eq!(config.switched_off, []);
@@ -35,6 +35,50 @@ fn the_database_alone_is_enough() {
     assert_eq!(config.policy, None);
     assert_eq!(config.rate_limit_window_ms, None);
     assert_eq!(config.rate_limit_max_requests, None);
+}
+
+/// Databases for limits are lists with commas: a token for each, or one for all.
+#[test]
+fn several_databases_are_listed() {
+    let read = |urls: &str, tokens: &str| {
+        super::config::read(&[
+            ("UPSTASH_REDIS_REST_URL", urls),
+            ("UPSTASH_REDIS_REST_TOKEN", tokens),
+        ])
+        .map(|config| config.redis.unwrap().limits)
+    };
+    let two = "https://a.upstash.io/, https://b.upstash.io";
+    let each = [
+        Endpoint::new("https://a.upstash.io", "one"),
+        Endpoint::new("https://b.upstash.io", "two"),
+    ];
+    assert_eq!(read(two, "one , two").unwrap(), each);
+    let both = read(two, "one").unwrap();
+    assert_eq!(both[1], Endpoint::new("https://b.upstash.io", "one"));
+    let many: Vec<String> = (0..17).map(|n| format!("https://{n}.upstash.io")).collect();
+    for (urls, tokens, variable) in [
+        (two, "one,two,three", "UPSTASH_REDIS_REST_TOKEN"),
+        (
+            "https://a.io,https://b.io,https://c.io",
+            "one,two",
+            "UPSTASH_REDIS_REST_TOKEN",
+        ),
+        (two, "one,t w", "UPSTASH_REDIS_REST_TOKEN"),
+        ("https://a.io,", "one", "UPSTASH_REDIS_REST_URL"),
+        ("https://a.io,ftp://b.io", "one", "UPSTASH_REDIS_REST_URL"),
+        (
+            "https://a.io,https://a.io/",
+            "one",
+            "UPSTASH_REDIS_REST_URL",
+        ),
+        (&many.join(","), "one", "UPSTASH_REDIS_REST_URL"),
+    ] {
+        assert_eq!(
+            read(urls, tokens).unwrap_err().variable,
+            variable,
+            "{urls} {tokens}"
+        );
+    }
 }
 
 #[test]
@@ -55,7 +99,7 @@ fn everything_is_read() {
     ])
     .unwrap();
     let redis = config.redis.as_ref().unwrap();
-    assert_eq!(redis.limits, Endpoint::new(URL.1, TOKEN.1));
+    assert_eq!(redis.limits, [Endpoint::new(URL.1, TOKEN.1)]);
     assert_eq!(
         redis.cache,
         Some(Endpoint::new("http://127.0.0.1:8079", "cache-secret"))

@@ -444,7 +444,7 @@ fn hashed_ids_are_asked_for_by_what_people_know() {
         .as_str()
         .unwrap()
         .to_owned();
-    assert_eq!(id.len(), 22);
+    assert_eq!(id.len(), 32);
     assert_eq!(
         used(&isolate, &format!("/-/limits/book?id={id}"))[0],
         all(&[("burst", 2)])[0]

@@ -35,6 +35,8 @@ mod limit_exact;
 mod limit_faults;
 mod limit_flow;
 mod limit_lease;
+mod limit_peer;
+mod limit_shards;
 mod policy;
 mod purge;
 mod redis_breaker;

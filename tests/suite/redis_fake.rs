@@ -147,7 +147,12 @@ pub fn answer(status: u16, body: &str) -> Answer {
 }
 
 pub fn client() -> Client {
-    Client::new(Endpoint::new("http://redis.test/", TOKEN), None, 1)
+    Client::new(
+        Endpoint::new("http://redis.test/", TOKEN),
+        Vec::new(),
+        None,
+        1,
+    )
 }
 
 pub fn get() -> Batch {

@@ -233,7 +233,7 @@ fn one_database_has_one_breaker_and_two_have_two() {
     let url = "http://redis.test";
     let world = World::new();
     for cache in [None, Some(Endpoint::new("http://redis.test/", TOKEN))] {
-        let shared = Client::new(Endpoint::new(url, TOKEN), cache, 1);
+        let shared = Client::new(Endpoint::new(url, TOKEN), Vec::new(), cache, 1);
         assert!(shared.shares_store());
         open(&world, &shared, Store::Limits(0));
         assert!(shared.is_open(Store::Cache));
@@ -241,7 +241,7 @@ fn one_database_has_one_breaker_and_two_have_two() {
         assert!(!shared.probe_due(world.now_ms() + 1_000, Store::Limits(0)));
     }
     let cache = Endpoint::new("http://cache.test", "other");
-    let apart = Client::new(Endpoint::new(url, TOKEN), Some(cache), 1);
+    let apart = Client::new(Endpoint::new(url, TOKEN), Vec::new(), Some(cache), 1);
     assert!(!apart.shares_store());
     open(&world, &apart, Store::Cache);
     assert!(!apart.is_open(Store::Limits(0)));

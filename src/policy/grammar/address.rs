@@ -41,19 +41,13 @@ pub fn address(field: &Field<'_>, faults: &mut Faults) -> Option<Address> {
         }
         None => Some(Vec::new()),
     };
-    let ipv6_prefix = match table.get("ipv6_prefix") {
-        Some(field) => field
-            .integer(
-                u64::from(MIN_IPV6_PREFIX)..=u64::from(MAX_IPV6_PREFIX),
-                faults,
-            )
-            .and_then(|prefix| u8::try_from(prefix).ok()),
-        None => Some(Address::default().ipv6_prefix),
-    };
+    let or = Address::default().ipv6_prefix;
+    let bits = u64::from(MIN_IPV6_PREFIX)..=u64::from(MAX_IPV6_PREFIX);
+    let ipv6_prefix = table.integer("ipv6_prefix", bits, u64::from(or), faults)?;
     Some(Address {
         header: header?,
         proxies: proxies?,
-        ipv6_prefix: ipv6_prefix?,
+        ipv6_prefix: u8::try_from(ipv6_prefix).unwrap_or(or),
     })
 }
 

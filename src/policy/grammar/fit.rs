@@ -1,78 +1,113 @@
 //! Whether the sizes of a limit go together, for those who write a policy and for the
-//! variables that override it. Each check says what is wrong and what would fit.
+//! variables that override it.
 
 use super::super::bounds::*;
 use super::super::measure::show_ms;
-use super::super::types::Algorithm;
+use super::super::types::{Algorithm, Limit};
 
-/// A window that is too short, and the shortest one.
-pub fn window(algorithm: Algorithm, window_ms: u64, redis_ms: u64) -> Option<(String, u64)> {
-    let sliding = algorithm == Algorithm::SlidingWindow;
-    let least = match sliding {
-        true => min_window_ms(redis_ms),
-        false => MIN_WINDOW_MS,
-    };
-    if window_ms >= least {
-        return None;
-    }
-    let mut message = String::from("a window of ");
-    message.push_str(&show_ms(window_ms));
-    message.push_str(" is shorter than ");
-    if sliding {
-        message.push_str("10 buckets of ");
-    }
-    message.push_str(&show_ms(match sliding {
-        true => bucket_ms(window_ms, redis_ms),
-        false => least,
-    }));
-    Some((message, least))
+/// The sizes of a limit as far as they could be read.
+pub struct Sizes {
+    pub algorithm: Algorithm,
+    pub lease: bool,
+    pub requests: Option<u32>,
+    pub window_ms: Option<u64>,
+    /// The highest.
+    pub cost: Option<u32>,
 }
 
-/// A limit that is too large for a log or too small for a lease, and what to do.
-pub fn requests(algorithm: Algorithm, lease: bool, requests: u32) -> Option<(String, String)> {
-    let (why, fits) = if algorithm == Algorithm::SlidingLog && requests > MAX_LOG_REQUESTS {
-        (
-            "too large for a sliding log, which keeps each of them",
-            format!("at most {MAX_LOG_REQUESTS}"),
-        )
-    } else if lease && requests < MIN_LEASED_REQUESTS {
-        (
-            "too small to lease",
-            format!("at least {MIN_LEASED_REQUESTS}"),
-        )
-    } else {
-        return None;
-    };
-    Some((format!("a limit of {requests} is {why}"), fits))
+/// A size that does not fit, and what would.
+pub struct Misfit {
+    pub field: &'static str,
+    pub message: String,
+    /// `at least` or `at most`.
+    pub bound: &'static str,
+    pub number: u64,
 }
 
-/// The most that one request may cost, and why.
-pub fn cost(algorithm: Algorithm, requests: u32) -> (u32, String) {
-    match algorithm {
-        Algorithm::SlidingLog if requests > MAX_LOG_COST => (
-            MAX_LOG_COST,
-            format!("a sliding log takes at most {MAX_LOG_COST} at once"),
-        ),
-        Algorithm::TokenBucket { burst } if burst < requests => (
-            burst,
-            format!("`burst` is {burst}: no request would ever fit"),
-        ),
-        _ => (
-            requests,
-            format!("the limit is {requests}: no request would ever fit"),
-        ),
+const LEAST: &str = "at least";
+const MOST: &str = "at most";
+
+impl Sizes {
+    pub fn of(limit: &Limit) -> Self {
+        Self {
+            algorithm: limit.algorithm,
+            lease: limit.lease,
+            requests: Some(limit.requests),
+            window_ms: Some(limit.window_ms),
+            cost: Some(limit.cost.miss),
+        }
     }
-}
 
-/// A bucket that takes longer to fill than the longest window, as its key would live,
-/// and the largest that does not.
-pub fn burst(algorithm: Algorithm, requests: u32, window_ms: u64) -> Option<(String, u64)> {
-    let Algorithm::TokenBucket { burst } = algorithm else {
-        return None;
-    };
-    let most = u64::from(requests).saturating_mul(MAX_WINDOW_MS) / window_ms.max(1);
-    (u64::from(burst) > most).then(|| {
-        let message = format!("a `burst` of {burst} takes longer than 31 days to come back");
-        (message, most)
-    })
+    pub fn misfits(&self, redis_ms: u64) -> Vec<Misfit> {
+        let mut misfits = Vec::new();
+        let mut add = |field, message, bound, number| {
+            misfits.push(Misfit {
+                field,
+                message,
+                bound,
+                number,
+            });
+        };
+        if let Some(window_ms) = self.window_ms {
+            let sliding = self.algorithm == Algorithm::SlidingWindow;
+            let (least, what, part_ms) = match sliding {
+                true => {
+                    let bucket_ms = bucket_ms(window_ms, redis_ms);
+                    (min_window_ms(redis_ms), "10 buckets of ", bucket_ms)
+                }
+                false => (MIN_WINDOW_MS, "", MIN_WINDOW_MS),
+            };
+            if window_ms < least {
+                let (window, part) = (show_ms(window_ms), show_ms(part_ms));
+                let message = format!("a window of {window} is shorter than {what}{part}");
+                add("window", message, LEAST, least);
+            }
+        }
+        let Some(requests) = self.requests else {
+            return misfits;
+        };
+        let wide = u64::from(requests);
+        let window_ms = self.window_ms.unwrap_or(MAX_WINDOW_MS);
+        let (why, bound, number) = match self.algorithm {
+            Algorithm::SlidingLog => (
+                "too large for a sliding log, which keeps each of them",
+                MOST,
+                u64::from(MAX_LOG_REQUESTS),
+            ),
+            Algorithm::TokenBucket { .. } => (
+                "too large for a token bucket with this window",
+                MOST,
+                window_ms.saturating_mul(MAX_BUCKET_RATE),
+            ),
+            _ if self.lease => ("too small to lease", LEAST, u64::from(MIN_LEASED_REQUESTS)),
+            _ => ("", LEAST, 0),
+        };
+        if (bound == MOST && wide > number) || (bound == LEAST && wide < number) {
+            let message = format!("a limit of {requests} is {why}");
+            add("requests", message, bound, number);
+        }
+        let (most, why) = match self.algorithm {
+            Algorithm::SlidingLog if requests > MAX_LOG_COST => {
+                (MAX_LOG_COST, "a sliding log's most at once")
+            }
+            Algorithm::TokenBucket { burst } if burst < requests => (burst, "the `burst`"),
+            _ => (requests, "the limit"),
+        };
+        if let Some(cost) = self.cost
+            && cost > most
+        {
+            let message = format!("is {cost} and {why} {most}: no request would ever fit");
+            add("cost", message, MOST, u64::from(most));
+        }
+        if let Algorithm::TokenBucket { burst } = self.algorithm {
+            // Its key lives until then.
+            let most = wide.saturating_mul(MAX_WINDOW_MS) / window_ms.max(1);
+            if u64::from(burst) > most {
+                let message =
+                    format!("a `burst` of {burst} takes longer than 31 days to come back");
+                add("burst", message, MOST, most);
+            }
+        }
+        misfits
+    }
 }

@@ -1,16 +1,15 @@
 //! Limits: `{ name, requests, window, by, per, algorithm, burst, cost, lease, shadow, penalty,
 //! allow, deny, rollout }`.
 
-use std::collections::BTreeSet;
-
 use super::super::bounds::*;
 use super::super::error::Faults;
 use super::super::field::{Field, Table, quote};
 use super::super::measure::show_ms;
 use super::super::node::Value;
 use super::super::types::{Algorithm, By, Cost, Limit, Penalty, Per};
+use super::fit::Sizes;
 use super::subject::{self, Kinds};
-use super::{Overrides, address, fit, optional_duration};
+use super::{Overrides, address};
 
 const FIELDS: [&str; 14] = [
     "name",
@@ -39,7 +38,7 @@ const ALGORITHMS: [(&str, Algorithm); 4] = [
 /// A list of limits with different names.
 pub fn list(field: &Field<'_>, redis_ms: u64, faults: &mut Faults) -> Option<Vec<Limit>> {
     let items = field.list(MAX_LIMITS, faults)?;
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     let limits: Vec<Option<Limit>> = items
         .iter()
         .map(|item| limit(item, redis_ms, &mut names, faults))
@@ -50,7 +49,7 @@ pub fn list(field: &Field<'_>, redis_ms: u64, faults: &mut Faults) -> Option<Vec
 fn limit<'n>(
     item: &Field<'n>,
     redis_ms: u64,
-    names: &mut BTreeSet<&'n str>,
+    names: &mut Vec<&'n str>,
     faults: &mut Faults,
 ) -> Option<Limit> {
     let table = item.table("a limit", &FIELDS, faults)?;
@@ -58,10 +57,11 @@ fn limit<'n>(
         .need("name", "name the limit; clients see the name", faults)
         .and_then(|field| {
             let name = field.name(faults)?;
-            if !names.insert(name) {
+            if names.contains(&name) {
                 let message = format!("another limit of this list is called `{name}` already");
                 field.fault(faults, message, "give each limit of a list its own name");
             }
+            names.push(name);
             Some(name.to_owned())
         });
     let requests = table
@@ -70,7 +70,8 @@ fn limit<'n>(
             "say how many fit into the window: requests = 100",
             faults,
         )
-        .and_then(|field| whole(&field, 1, faults));
+        .and_then(|field| field.integer(1..=u64::from(MAX_REQUESTS), faults))
+        .and_then(|requests| u32::try_from(requests).ok());
     let window_ms = table
         .need(
             "window",
@@ -86,18 +87,13 @@ fn limit<'n>(
     });
     let algorithm = algorithm(&table, requests, faults);
     let cost = cost(&table, faults);
-    let lease = boolean(&table, "lease", faults);
-    let shadow = boolean(&table, "shadow", faults);
+    let lease = table.boolean("lease", false, faults);
+    let shadow = table.boolean("shadow", false, faults);
     let penalty = match table.get("penalty") {
         Some(field) => penalty(&field, faults).map(Some),
         None => Some(None),
     };
-    let rollout = match table.get("rollout") {
-        Some(field) => field
-            .integer(0..=100, faults)
-            .and_then(|percent| u8::try_from(percent).ok()),
-        None => Some(100),
-    };
+    let rollout = table.integer("rollout", 0..=100, 100, faults);
     let kinds = Kinds::of(by.as_ref());
     let mut subjects = |name| match table.get(name) {
         Some(field) => subject::list(&field, kinds, faults),
@@ -110,102 +106,61 @@ fn limit<'n>(
     if let Some(algorithm) = algorithm {
         let sizes = Sizes {
             algorithm,
+            lease: lease == Some(true),
             requests,
             window_ms,
-            cost,
-            lease: lease == Some(true),
+            cost: cost.map(|cost| cost.miss),
         };
-        sizes.check(&table, redis_ms, faults);
+        check(&sizes, &table, redis_ms, faults);
     }
-    let cost = cost?;
     Some(Limit {
         name: name?,
         requests: requests?,
         window_ms: window_ms?,
         by: by?,
         per: per?,
-        cost,
+        cost: cost?,
         algorithm: algorithm?,
-        // By its outcome a request gives back after its answer, to where it was charged,
-        // and a leased one was charged nowhere: such a limit is charged without a lease.
-        lease: lease? && cost.is_flat(),
+        lease: lease?,
         shadow: shadow?,
         penalty: penalty?,
         allow: allow?,
         deny: deny?,
-        rollout: rollout?,
+        rollout: u8::try_from(rollout?).unwrap_or(100),
     })
 }
 
-/// The sizes of a limit as far as they could be read.
-struct Sizes {
-    algorithm: Algorithm,
-    requests: Option<u32>,
-    window_ms: Option<u64>,
-    cost: Option<Cost>,
-    lease: bool,
-}
-
-impl Sizes {
-    /// Whether they go together.
-    fn check(&self, table: &Table<'_>, redis_ms: u64, faults: &mut Faults) {
-        let algorithm = self.algorithm;
-        let mut fault = |name: &str, message: String, help: String| {
-            if let Some(field) = table.get(name) {
-                field.fault(faults, message, help);
+/// Whether the sizes of a limit go together.
+fn check(sizes: &Sizes, table: &Table<'_>, redis_ms: u64, faults: &mut Faults) {
+    for misfit in sizes.misfits(redis_ms) {
+        let (mut message, mut number) = (misfit.message, misfit.number.to_string());
+        let mut field = table.get(misfit.field);
+        if misfit.field == "cost" {
+            let cost = field.as_ref().and_then(|cost| cost.child("miss")).or(field);
+            message = cost.as_ref().map(Field::label).unwrap_or_default() + " " + &message;
+            field = cost;
+        }
+        if misfit.field == "window" {
+            number = format!("\"{}\"", show_ms(misfit.number));
+            if sizes.window_ms >= Some(MIN_WINDOW_MS) {
+                number.push_str("; shorter windows are for `algorithm = \"sliding-log\"`");
             }
-        };
-        if let Some(window_ms) = self.window_ms
-            && let Some((message, least)) = fit::window(algorithm, window_ms, redis_ms)
-        {
-            let mut help = format!("write at least \"{}\"", show_ms(least));
-            if algorithm == Algorithm::SlidingWindow && window_ms >= MIN_WINDOW_MS {
-                help.push_str("; shorter windows are for `algorithm = \"sliding-log\"`");
-            }
-            fault("window", message, help);
         }
-        if let Some(requests) = self.requests
-            && let Some((message, fits)) = fit::requests(algorithm, self.lease, requests)
-        {
-            fault("requests", message, format!("write {fits}"));
-        }
-        if let (Some(requests), Some(window_ms)) = (self.requests, self.window_ms)
-            && let Some((message, most)) = fit::burst(algorithm, requests, window_ms)
-        {
-            fault("burst", message, format!("write at most {most}"));
-        }
-        if self.lease && algorithm != Algorithm::SlidingWindow {
-            let message = "only a sliding window is leased".to_owned();
-            let help = "remove it, or write `algorithm = \"sliding-window\"`";
-            fault("lease", message, help.to_owned());
-        }
-        let Some(cost) = self.cost else { return };
-        if self.lease && cost.miss == 0 {
-            let message = "a limit that costs nothing has nothing to lease".to_owned();
-            fault("lease", message, "remove it, or give a `cost`".to_owned());
-        }
-        if let Some(requests) = self.requests
-            && let (most, why) = fit::cost(algorithm, requests)
-            && cost.miss > most
-            && let Some(field) = table.get("cost")
-        {
-            let field = field.child("miss").unwrap_or(field);
-            let message = format!("{} is {}, but {why}", field.label(), cost.miss);
-            field.fault(faults, message, format!("write at most {most}"));
+        if let Some(field) = field {
+            field.fault(faults, message, format!("write {} {number}", misfit.bound));
         }
     }
-}
-
-fn whole(field: &Field<'_>, least: u64, faults: &mut Faults) -> Option<u32> {
-    let number = field.integer(least..=u64::from(MAX_REQUESTS), faults)?;
-    u32::try_from(number).ok()
-}
-
-/// False when it is not there.
-fn boolean(table: &Table<'_>, name: &str, faults: &mut Faults) -> Option<bool> {
-    table
-        .get(name)
-        .map_or(Some(false), |field| field.boolean(faults))
+    let Some(field) = table.get("lease").filter(|_| sizes.lease) else {
+        return;
+    };
+    if sizes.algorithm != Algorithm::SlidingWindow {
+        let help = "remove it, or write `algorithm = \"sliding-window\"`";
+        field.fault(faults, "only a sliding window is leased", help);
+    }
+    if sizes.cost == Some(0) {
+        let message = "a limit that costs nothing has nothing to lease";
+        field.fault(faults, message, "remove it, or give a `cost`");
+    }
 }
 
 fn algorithm(table: &Table<'_>, requests: Option<u32>, faults: &mut Faults) -> Option<Algorithm> {
@@ -214,41 +169,34 @@ fn algorithm(table: &Table<'_>, requests: Option<u32>, faults: &mut Faults) -> O
         .map_or(Some(Algorithm::SlidingWindow), |field| {
             field.choice(&ALGORITHMS, faults)
         });
-    let burst = match table.get("burst") {
-        Some(field) => {
-            let burst = whole(&field, 1, faults);
-            if !matches!(algorithm, None | Some(Algorithm::TokenBucket { .. })) {
-                let help = "remove it, or write `algorithm = \"token-bucket\"`";
-                field.fault_at_name(faults, "only a token bucket has a `burst`", help);
-            }
-            burst
-        }
-        None => requests,
-    };
+    let burst = table.units("burst", 1, requests, faults);
     match algorithm? {
         // Where the burst has a fault, the other sizes are judged without it.
         Algorithm::TokenBucket { .. } => Some(Algorithm::TokenBucket {
             burst: burst.or(requests).unwrap_or(1),
         }),
-        algorithm => Some(algorithm),
+        algorithm => {
+            if let Some(field) = table.get("burst") {
+                let help = "remove it, or write `algorithm = \"token-bucket\"`";
+                field.fault_at_name(faults, "only a token bucket has a `burst`", help);
+            }
+            Some(algorithm)
+        }
     }
 }
 
 /// A number, or numbers by outcome.
 fn cost(table: &Table<'_>, faults: &mut Faults) -> Option<Cost> {
-    let Some(field) = table.get("cost") else {
-        return Some(Cost::flat(1));
+    let by_outcome = table
+        .get("cost")
+        .filter(|field| matches!(field.node.value, Value::Table(_)));
+    let Some(field) = by_outcome else {
+        return table.units("cost", 0, Some(1), faults).map(Cost::flat);
     };
-    if !matches!(field.node.value, Value::Table(_)) {
-        return whole(&field, 0, faults).map(Cost::flat);
-    }
     let costs = field.table("`cost`", &["hit", "miss", "error"], faults)?;
-    let mut of = |name, or| match costs.get(name) {
-        Some(field) => whole(&field, 0, faults),
-        None => or,
-    };
-    let (hit, miss) = (of("hit", Some(1)), of("miss", Some(1)));
-    let error = of("error", miss);
+    let hit = costs.units("hit", 0, Some(1), faults);
+    let miss = costs.units("miss", 0, Some(1), faults);
+    let error = costs.units("error", 0, miss, faults);
     let cost = Cost {
         hit: hit?,
         miss: miss?,
@@ -258,10 +206,7 @@ fn cost(table: &Table<'_>, faults: &mut Faults) -> Option<Cost> {
         if less > cost.miss {
             let message = format!("`{name}` is {less} and `miss` is {}", cost.miss);
             let help = format!("write `{name}` and a `miss` that is not below it");
-            costs
-                .get(name)
-                .unwrap_or_else(|| field.clone())
-                .fault(faults, message, help);
+            costs.fault(&[name], faults, message, help);
         }
     }
     Some(cost)
@@ -269,29 +214,20 @@ fn cost(table: &Table<'_>, faults: &mut Faults) -> Option<Cost> {
 
 fn penalty(field: &Field<'_>, faults: &mut Faults) -> Option<Penalty> {
     let table = field.table("`penalty`", &["after", "base", "max"], faults)?;
-    let after = match table.get("after") {
-        Some(field) => whole(&field, 1, faults),
-        None => Some(DEFAULT_STRIKE_AFTER),
-    };
-    let ban = (MIN_BAN_MS, MAX_BAN_MS);
-    let base_ms = optional_duration(&table, "base", ban, DEFAULT_BAN_MS, faults);
-    let max_ms = optional_duration(&table, "max", ban, DEFAULT_MAX_BAN_MS, faults);
+    let after = table.units("after", 1, Some(DEFAULT_STRIKE_AFTER), faults);
+    let ban_ms = MIN_BAN_MS..=MAX_BAN_MS;
+    let base_ms = table.duration("base", ban_ms.clone(), DEFAULT_BAN_MS, faults);
+    let max_ms = table.duration("max", ban_ms, DEFAULT_MAX_BAN_MS, faults);
     let penalty = Penalty {
         after: after?,
         base_ms: base_ms?,
         max_ms: max_ms?,
     };
     if penalty.base_ms > penalty.max_ms {
-        let message = format!(
-            "`base` is {} and `max` is {}",
-            show_ms(penalty.base_ms),
-            show_ms(penalty.max_ms)
-        );
-        table
-            .get("base")
-            .or_else(|| table.get("max"))
-            .unwrap_or_else(|| field.clone())
-            .fault(faults, message, "write a `base` that is at most `max`");
+        let (base, max) = (show_ms(penalty.base_ms), show_ms(penalty.max_ms));
+        let message = format!("`base` is {base} and `max` is {max}");
+        let help = "write a `base` that is at most `max`";
+        table.fault(&["base", "max"], faults, message, help);
     }
     Some(penalty)
 }
@@ -321,47 +257,27 @@ pub fn override_all(
 ) {
     const WINDOW: &str = "RATE_LIMIT_WINDOW_MS";
     const REQUESTS: &str = "RATE_LIMIT_MAX_REQUESTS";
+    let Overrides {
+        window_ms,
+        max_requests,
+    } = *overrides;
     let mut fault = |variable: &str, message: String, fits: String| {
         let help = format!("set it {fits}, or unset it");
         faults.add(variable, None, message, help);
     };
-    if let Some(window_ms) = overrides.window_ms {
-        if !(1..=MAX_WINDOW_MS).contains(&window_ms) {
-            let message = format!("a window of {window_ms} ms is not possible");
-            return fault(WINDOW, message, format!("from 1 to {MAX_WINDOW_MS}"));
-        }
-        let short = limits
-            .iter()
-            .filter_map(|limit| fit::window(limit.algorithm, window_ms, redis_ms))
-            .max_by_key(|(_, least)| *least);
-        if let Some((message, least)) = short {
-            fault(WINDOW, message, format!("to at least {least}"));
-        }
-        for limit in limits.iter_mut() {
-            limit.window_ms = window_ms;
-        }
+    if let Some(window_ms) = window_ms.filter(|ms| !(1..=MAX_WINDOW_MS).contains(ms)) {
+        let message = format!("a window of {window_ms} ms is not possible");
+        return fault(WINDOW, message, format!("from 1 to {MAX_WINDOW_MS}"));
     }
-    if let Some(requests) = overrides.max_requests {
-        if !(1..=MAX_REQUESTS).contains(&requests) {
-            let message = format!("a limit of {requests} is not possible");
-            return fault(REQUESTS, message, format!("from 1 to {MAX_REQUESTS}"));
-        }
-        for limit in limits.iter_mut() {
-            if let Some((message, fits)) = fit::requests(limit.algorithm, limit.lease, requests) {
-                fault(
-                    REQUESTS,
-                    format!("{message}, as `{}` is", limit.name),
-                    format!("to {fits}"),
-                );
-            }
-            let cost = limit.cost.miss;
-            if cost > requests {
-                let message = format!(
-                    "a limit of {requests} is below the cost {cost} of `{}`",
-                    limit.name
-                );
-                fault(REQUESTS, message, format!("to at least {cost}"));
-            }
+    if let Some(requests) = max_requests.filter(|most| !(1..=MAX_REQUESTS).contains(most)) {
+        let message = format!("a limit of {requests} is not possible");
+        return fault(REQUESTS, message, format!("from 1 to {MAX_REQUESTS}"));
+    }
+    for limit in limits.iter_mut() {
+        // What is wrong with the policy's own sizes is told already.
+        let told = Sizes::of(limit).misfits(redis_ms);
+        limit.window_ms = window_ms.unwrap_or(limit.window_ms);
+        if let Some(requests) = max_requests {
             if let Algorithm::TokenBucket { burst } = &mut limit.algorithm
                 && *burst == limit.requests
             {
@@ -370,16 +286,24 @@ pub fn override_all(
             }
             limit.requests = requests;
         }
-    }
-    let (variable, fits) = match (overrides.max_requests, overrides.window_ms) {
-        (Some(_), _) => (REQUESTS, "to more"),
-        (None, Some(_)) => (WINDOW, "to less"),
-        (None, None) => return,
-    };
-    for limit in limits.iter() {
-        if let Some((message, _)) = fit::burst(limit.algorithm, limit.requests, limit.window_ms) {
-            let message = format!("{message}, as `{}` is", limit.name);
-            fault(variable, message, fits.to_owned());
+        for misfit in Sizes::of(limit).misfits(redis_ms) {
+            if told.iter().any(|told| told.field == misfit.field) {
+                continue;
+            }
+            let of_window = misfit.field == "window" || max_requests.is_none();
+            let fits = match (misfit.field, of_window) {
+                ("cost", _) => format!("to at least {}", limit.cost.miss),
+                ("burst", true) => "to less".to_owned(),
+                ("burst", false) | ("requests", true) => "to more".to_owned(),
+                _ => format!("to {} {}", misfit.bound, misfit.number),
+            };
+            let what = if misfit.field == "cost" {
+                "the cost "
+            } else {
+                ""
+            };
+            let message = format!("`{}`: {what}{}", limit.name, misfit.message);
+            fault(if of_window { WINDOW } else { REQUESTS }, message, fits);
         }
     }
 }

@@ -13,11 +13,9 @@ mod subject;
 mod unbuilt;
 mod whole;
 
-use std::collections::BTreeMap;
-
 use super::bounds::*;
 use super::error::Faults;
-use super::field::{Field, Table};
+use super::field::Field;
 use super::node::Node;
 use super::types::{Address, Defaults, HeaderProfile, Limit, Policy, RedisDown, Timeouts};
 pub use cache::OWN_KEYS;
@@ -62,10 +60,10 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
             .collect(),
         _ => Vec::new(),
     };
-    let names = whole::names(&drafts, faults);
+    whole::names(&drafts, faults);
     let parts: Vec<_> = drafts
         .iter()
-        .map(|draft| compose::parts(draft, &drafts, &names, faults))
+        .map(|draft| compose::parts(draft, &drafts, faults))
         .collect();
     let limits = defaults
         .as_ref()
@@ -84,9 +82,6 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
         routes: routes?,
     })
 }
-
-/// Routes by name.
-type Names = BTreeMap<String, usize>;
 
 fn built_in_defaults() -> Defaults {
     Defaults {
@@ -142,10 +137,7 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
         Some(field) => address::address(&field, faults),
         None => Some(or.address),
     };
-    let hash_ids = match table.get("hash_ids") {
-        Some(field) => field.boolean(faults),
-        None => Some(or.hash_ids),
-    };
+    let hash_ids = table.boolean("hash_ids", or.hash_ids, faults);
     Some(Defaults {
         limits: limits?,
         timeout: timeout?,
@@ -158,37 +150,14 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
 
 fn timeouts(field: &Field<'_>, or: Timeouts, faults: &mut Faults) -> Option<Timeouts> {
     let table = field.table("`timeout`", &["redis", "origin"], faults)?;
-    let redis_ms = optional_duration(
-        &table,
-        "redis",
-        (MIN_TIMEOUT_MS, MAX_REDIS_TIMEOUT_MS),
-        or.redis_ms,
-        faults,
-    );
-    let origin_ms = optional_duration(
-        &table,
-        "origin",
-        (MIN_TIMEOUT_MS, MAX_ORIGIN_TIMEOUT_MS),
-        or.origin_ms,
-        faults,
-    );
+    let redis = MIN_TIMEOUT_MS..=MAX_REDIS_TIMEOUT_MS;
+    let redis_ms = table.duration("redis", redis, or.redis_ms, faults);
+    let origin = MIN_TIMEOUT_MS..=MAX_ORIGIN_TIMEOUT_MS;
+    let origin_ms = table.duration("origin", origin, or.origin_ms, faults);
     Some(Timeouts {
         redis_ms: redis_ms?,
         origin_ms: origin_ms?,
     })
-}
-
-fn optional_duration(
-    table: &Table<'_>,
-    name: &str,
-    (least, most): (u64, u64),
-    or: u64,
-    faults: &mut Faults,
-) -> Option<u64> {
-    match table.get(name) {
-        Some(field) => field.duration(least..=most, faults),
-        None => Some(or),
-    }
 }
 
 fn profiles(field: &Field<'_>, faults: &mut Faults) -> Option<Vec<HeaderProfile>> {

@@ -362,6 +362,7 @@ fn the_contracts_limits_are_read() {
                 miss: 5,
                 error: 5
             },
+            lease: true,
             ..Limit::new("hourly", 2_000, HOUR_MS, By::User)
         }
     );

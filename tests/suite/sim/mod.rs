@@ -2,6 +2,7 @@
 //! and a network that delays, loses and breaks. Every run follows from its seed.
 
 pub mod clock;
+pub mod crowd;
 pub mod desk;
 pub mod hashes;
 pub mod history;
