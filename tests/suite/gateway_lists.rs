@@ -7,10 +7,12 @@ use std::rc::Rc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use edgeweir::config::Secret;
-use edgeweir::controls::subject;
+use edgeweir::controls::{Copied, subject, subject_field};
 use edgeweir::gateway::Settings;
-use edgeweir::policy::{Limit, Policy, Subject, Switch};
+use edgeweir::policy::{Limit, Policy, Subject, Switch, network};
+use edgeweir::redis::Reply;
 use hmac::{Hmac, Mac};
+use proptest::prelude::*;
 use serde_json::json;
 use sha2::Sha256;
 
@@ -295,4 +297,69 @@ fn a_part_whose_cache_is_off_is_fetched_each_time() {
         world.asked.borrow().last().unwrap().headers.get("cookie"),
         Some("a=1")
     );
+}
+
+/// Behind proxies that the policy names the client is who they say, in keys and in lists.
+#[test]
+fn a_client_behind_named_proxies_is_who_they_say() {
+    let mut policy = shop();
+    policy.routes[0].cache = None;
+    policy.defaults.address.header = Some("x-forwarded-for".to_owned());
+    policy.defaults.address.proxies = list(&["198.51.100.0/24"]);
+    policy.routes[0].limits[0].deny = list(&["203.0.113.0/24"]);
+    let world = World::new(first_seed());
+    world.origin(|_| Says::json(&json!({})));
+    let isolate = world.isolate(policy);
+    let through = |proxy: &str, client: &str| {
+        let ask = Ask::get("/books/1").header("cf-connecting-ip", proxy);
+        isolate.ask(ask.header("x-forwarded-for", client)).status
+    };
+    assert_eq!(through("198.51.100.1", "192.0.2.9, 203.0.113.5"), 403);
+    assert_eq!(
+        through("198.51.100.1", "203.0.113.5, 192.0.2.9"),
+        200,
+        "the right one counts"
+    );
+    assert_eq!(
+        through("192.0.2.77", "203.0.113.5"),
+        200,
+        "no proxy of ours"
+    );
+    // Two fields are one list.
+    let mut ask = Ask::get("/books/1").header("cf-connecting-ip", "198.51.100.1");
+    ask.headers.append("x-forwarded-for", "192.0.2.9");
+    ask.headers.append("x-forwarded-for", "203.0.113.5");
+    assert_eq!(isolate.ask(ask).status, 403);
+    let asked = world.asked.borrow();
+    assert_eq!(
+        asked[0].headers.get("x-forwarded-for"),
+        Some("203.0.113.5, 192.0.2.9, 198.51.100.1")
+    );
+}
+
+proptest! {
+    /// Any network is written in one way and read back as itself, and the isolate's copy
+    /// finds whom a comparison bit by bit finds.
+    #[test]
+    fn networks_are_found_bit_by_bit(
+        any in any::<u128>(),
+        flip in 0_u32..128,
+        prefix in 0_u8..=128,
+        is_v4 in any::<bool>(),
+    ) {
+        let (any, prefix) = match is_v4 {
+            true => (0xffff << 32 | any & 0xffff_ffff, prefix.max(96)),
+            false => (any, prefix),
+        };
+        let bits = network::network(any, prefix);
+        let field = subject_field(&Subject::Network { bits, prefix });
+        let text = field.strip_prefix("list:").unwrap();
+        prop_assert_eq!(subject(text), Ok(Subject::Network { bits, prefix }));
+        let pair = [&field, "deny"].map(|text| Reply::Bytes(text.as_bytes().to_vec()));
+        let copied = Copied::read(&Reply::List(pair.to_vec())).unwrap();
+        let other = std::net::Ipv6Addr::from_bits(any ^ 1 << (127 - flip));
+        let is_found = copied.of_client(Some(other.to_canonical()), None).is_denied;
+        let of_other_kind = prefix < 96 && other.to_ipv4_mapped().is_some();
+        prop_assert_eq!(is_found, flip >= u32::from(prefix) && !of_other_kind, "{} {}", text, other);
+    }
 }

@@ -15,6 +15,7 @@ mod compose;
 mod concurrency;
 mod config;
 mod controls;
+mod controls_bounds;
 mod failure;
 mod fill_answer;
 mod fill_failure;
