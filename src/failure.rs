@@ -17,6 +17,12 @@ pub enum Failure {
         violated: Vec<String>,
         retry_after_ms: u64,
     },
+    /// The address is banned for what it did before; names of the limits whose penalty it
+    /// is, and milliseconds until the ban ends.
+    AbnormalUsage {
+        violated: Vec<String>,
+        retry_after_ms: u64,
+    },
     /// Redis is down on a route that is closed then.
     ReducedCapacity,
     OriginUnreachable,
@@ -70,7 +76,7 @@ impl Failure {
 
     pub fn status(&self) -> u16 {
         match self {
-            Self::QuotaExceeded { .. } => 429,
+            Self::QuotaExceeded { .. } | Self::AbnormalUsage { .. } => 429,
             Self::ReducedCapacity
             | Self::Misconfigured { .. }
             | Self::BadPolicy { .. }
@@ -92,6 +98,9 @@ impl Failure {
             Self::QuotaExceeded { .. } => {
                 "https://iana.org/assignments/http-problem-types#quota-exceeded"
             }
+            Self::AbnormalUsage { .. } => {
+                "https://iana.org/assignments/http-problem-types#abnormal-usage-detected"
+            }
             Self::ReducedCapacity => {
                 "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
             }
@@ -103,6 +112,9 @@ impl Failure {
         match self {
             Self::QuotaExceeded { .. } => {
                 "Request cannot be satisfied as assigned quota has been exceeded"
+            }
+            Self::AbnormalUsage { .. } => {
+                "Request not satisfied due to detection of abnormal request pattern"
             }
             Self::ReducedCapacity => {
                 "Request cannot be satisfied due to temporary server capacity constraints"
@@ -125,6 +137,10 @@ impl Failure {
         match self {
             Self::QuotaExceeded { retry_after_ms, .. } => format!(
                 "This request fits again in {} seconds.",
+                whole_seconds(*retry_after_ms)
+            ),
+            Self::AbnormalUsage { retry_after_ms, .. } => format!(
+                "This client's requests follow an abnormal pattern; none is served for {} seconds.",
                 whole_seconds(*retry_after_ms)
             ),
             Self::ReducedCapacity => {
@@ -167,6 +183,10 @@ impl Failure {
         let status = self.status();
         match self {
             Self::QuotaExceeded {
+                violated,
+                retry_after_ms,
+            }
+            | Self::AbnormalUsage {
                 violated,
                 retry_after_ms,
             } => {

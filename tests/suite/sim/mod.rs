@@ -2,6 +2,7 @@
 //! and a network that delays, loses and breaks. Every run follows from its seed.
 
 pub mod clock;
+mod collections;
 pub mod desk;
 pub mod history;
 pub mod redis;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use edgeweir::redis::{Command, Reply, Word};
 
+use super::collections;
+
 struct Value {
     bytes: Vec<u8>,
     expires_us: Option<u64>,
@@ -148,6 +150,21 @@ impl FakeRedis {
             ),
             ["SET", key, bytes, options @ ..] => set(&mut keys, now_us, key, bytes, options),
             ["BITFIELD", key, operations @ ..] => bitfield(&mut keys, key, operations),
+            [name, key, args @ ..] if collections::knows(name) => {
+                let bytes = keys.get(*key).map(|value| value.bytes.clone());
+                let (bytes, reply) = collections::run(bytes, name, args);
+                match bytes {
+                    None => drop(keys.remove(*key)),
+                    Some(bytes) => {
+                        let value = Value {
+                            bytes: Vec::new(),
+                            expires_us: None,
+                        };
+                        keys.entry((*key).to_owned()).or_insert(value).bytes = bytes;
+                    }
+                }
+                reply
+            }
             [name, ..] => Reply::Error(format!("ERR unknown command or arguments for '{name}'")),
             [] => Reply::Error("ERR empty command".to_owned()),
         }
