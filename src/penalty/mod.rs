@@ -16,9 +16,8 @@
 //! Reports are absolute, and one isolate writes one field, so a report that arrives twice, late
 //! or never counts nothing twice. A strike's record follows from the record before it, so two
 //! isolates that strike at once make one strike. Everything that led to a strike names the
-//! record before it and counts no more. Two isolates that share one of the 64 places see
-//! too little of each other. So no loss or repetition makes a strike without
-//! `after` offences, and all of them only delay one.
+//! record before it and counts no more. So no loss or repetition makes
+//! a strike without `after` offences.
 //!
 //! # Why honouring Retry-After never strikes
 //! Each refusal gives a right to come again when its Retry-After has passed (`Waiting`). A
@@ -38,14 +37,14 @@ mod tally;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::failure::whole_seconds;
-use crate::policy::{Limit, Penalty, Per};
+use crate::policy::{Limit, Per};
 use crate::recent::Recent;
 use crate::redis::{Batch, Command, Reply};
 
 pub use record::{Record, ban_ms};
 pub use settle::settle;
 
-use tally::{Scale, Sums, Tally, Waiting, report};
+use tally::{RIGHT_WINDOWS, Report, Scale, Sums, Tally, Waiting};
 
 /// Addresses that an isolate remembers, of 1 to 2 KB each.
 pub const MAX_IDS: usize = 4096;
@@ -67,8 +66,14 @@ pub const MAX_LOOKS: u32 = 8;
 const BUSY_MS: u64 = 10_000;
 /// Windows and terms of one address; a policy seldom has two.
 const MAX_TALLIES: usize = 4;
-/// Fields of one scale, so that no number of isolates makes a large hash.
-const PLACES: u128 = 64;
+/// So many that two isolates seldom share one.
+const PLACES: u128 = 1 << 24;
+/// Above this some fields are deleted whatever they say: 256 of 100 bytes.
+pub const MAX_FIELDS: usize = 256;
+/// Above this what counts no more is deleted before the key expires.
+const MANY_FIELDS: usize = 32;
+/// Fields that one look deletes.
+const MAX_DELETED: usize = 64;
 /// Added to what must be kept.
 const TTL_MARGIN_MS: u64 = 60_000;
 
@@ -163,9 +168,7 @@ impl Entry {
             }
         };
         let tally = self.tallies.get_mut(at)?;
-        if tally.window != window {
-            *tally = Tally::new(scale, window);
-        }
+        tally.enter(window);
         Some(tally)
     }
 
@@ -179,6 +182,38 @@ impl Entry {
                         && tally.window == tally.scale.window(now.redis_ms))
             }),
         }
+    }
+
+    /// The record that follows from everybody's reports, if another one does.
+    fn judge(&mut self, fields: &[(&str, &Reply)], now: Moment, random: u128) -> Option<Record> {
+        let record = self.record;
+        let mut struck = None;
+        let mut has_offended = false;
+        for tally in &mut self.tallies {
+            if tally.window != tally.scale.window(now.redis_ms) {
+                continue;
+            }
+            let name = tally.scale.field();
+            let mut sums = Sums::default();
+            for (_, text) in fields.iter().filter(|field| field.0.starts_with(&name)) {
+                if let Some(report) = text.as_str().and_then(Report::parse) {
+                    sums.add(&report, tally.window, record.until_ms, now.redis_ms);
+                }
+            }
+            has_offended |= tally.offences > tally.recorded;
+            tally.recorded = tally.offences;
+            if !sums.is_abnormal(tally.scale.penalty.after) {
+                tally.abnormal_from_ms = None;
+                continue;
+            }
+            let since_ms = *tally.abnormal_from_ms.get_or_insert(now.own_ms);
+            if has_passed(Some(since_ms), SETTLE_MS, now.own_ms) {
+                struck = Some(record.struck(&tally.scale.penalty, now.redis_ms, random));
+            }
+        }
+        let offended =
+            || (has_offended && record.strikes > 0).then(|| record.offended(now.redis_ms));
+        struck.or_else(offended)
     }
 
     fn is_busy(&self, own_ms: u64) -> bool {
@@ -326,10 +361,7 @@ impl Penalties {
         let mut suspected_until_ms = 0;
         for tally in &mut entry.tallies {
             let window = tally.scale.window(now.redis_ms);
-            if tally.window != window {
-                // What was not reported in its window counts in none.
-                *tally = Tally::new(tally.scale, window);
-            }
+            tally.enter(window);
             if tally.changed == tally.reported {
                 continue;
             }
@@ -339,8 +371,8 @@ impl Penalties {
             let until_ms = entry.record.until_ms;
             set = set
                 .arg(field)
-                .arg(report(tally, until_ms, &entry.waiting, now));
-            ttl_ms = ttl_ms.max(2 * tally.scale.window_ms);
+                .arg(Report::of(tally, until_ms, &entry.waiting, now).text());
+            ttl_ms = ttl_ms.max((RIGHT_WINDOWS + 1) * tally.scale.window_ms);
             if tally.is_suspicious() {
                 suspected_until_ms = suspected_until_ms.max((window + 1) * tally.scale.window_ms);
             }
@@ -388,49 +420,28 @@ impl Penalties {
         let is_new = record != entry.record;
         entry.learn(record, now);
         let key = key(ip);
+        let mut commands = Vec::new();
+        let deleted = deletable(&fields, &record, now.redis_ms);
+        if !deleted.is_empty() {
+            let delete = Command::new("HDEL").arg(key.as_str());
+            commands.push(delete.args(deleted));
+        }
         // Whoever did not know of the record may have shortened its life.
-        let mut kept = (is_new && record != Record::default())
-            .then(|| vec![expire(&key, record.life_ms(now.redis_ms))]);
-        if record.left_ms(now.redis_ms).is_some() {
-            return kept.map(Batch::pipeline);
+        if is_new && record != Record::default() {
+            commands.push(expire(&key, record.life_ms(now.redis_ms)));
         }
-        let mut struck: Option<(Record, Penalty)> = None;
-        let mut has_offended = false;
-        for tally in &mut entry.tallies {
-            if tally.window != tally.scale.window(now.redis_ms) {
-                continue;
-            }
-            let name = tally.scale.field();
-            let mut sums = Sums::default();
-            for (_, text) in fields.iter().filter(|field| field.0.starts_with(&name)) {
-                if let Some(text) = text.as_str() {
-                    sums.add(text, tally.window, record.until_ms, now.redis_ms);
-                }
-            }
-            has_offended |= tally.offences > tally.recorded;
-            tally.recorded = tally.offences;
-            if !sums.is_abnormal(tally.scale.penalty.after) {
-                tally.abnormal_from_ms = None;
-                continue;
-            }
-            let since_ms = *tally.abnormal_from_ms.get_or_insert(now.own_ms);
-            if has_passed(Some(since_ms), SETTLE_MS, now.own_ms) {
-                let penalty = tally.scale.penalty;
-                struck = Some((record.struck(&penalty, now.redis_ms, random), penalty));
-            }
-        }
-        let next = match struck {
-            Some((next, _)) => next,
-            None if has_offended && record.strikes > 0 => record.offended(now.redis_ms),
-            None => return kept.map(Batch::pipeline),
+        let is_banned = record.left_ms(now.redis_ms).is_some();
+        let next = match is_banned {
+            true => None,
+            false => entry.judge(&fields, now, random),
         };
-        entry.learn(next, now);
-        let set = Command::new("HSET")
-            .arg(key.as_str())
-            .args(["s".to_owned(), next.text()]);
-        let expire = expire(&key, next.life_ms(now.redis_ms));
-        kept = Some(vec![set, expire]);
-        kept.map(Batch::pipeline)
+        if let Some(next) = next {
+            entry.learn(next, now);
+            let set = Command::new("HSET").arg(key.as_str());
+            commands.push(set.args(["s".to_owned(), next.text()]));
+            commands.push(expire(&key, next.life_ms(now.redis_ms)));
+        }
+        (!commands.is_empty()).then(|| Batch::pipeline(commands))
     }
 
     /// After an operator's [`reset`], so that this isolate need not find out.
@@ -461,6 +472,25 @@ pub fn peeked(reply: &Reply, redis_ms: u64) -> Option<Record> {
         .as_str()
         .and_then(|text| Record::parse(text, redis_ms));
     Some(record.unwrap_or_default())
+}
+
+/// Reports that count no more, when there are many fields: one that is being written anew
+/// is deleted with what was there before. When there are too many, the first ones.
+fn deletable<'a>(fields: &[(&'a str, &Reply)], record: &Record, redis_ms: u64) -> Vec<&'a str> {
+    let excess = fields.len().saturating_sub(MAX_FIELDS);
+    let may_count = |name: &str, value: &Reply| {
+        let window_ms: u64 = name.split('.').next()?.parse().ok()?;
+        let report = Report::parse(value.as_str()?)?;
+        Some(report.may_count(redis_ms.checked_div(window_ms)?, record.until_ms))
+    };
+    let reports = fields.iter().filter(|field| !matches!(field.0, "s" | "w"));
+    let deletable = reports.enumerate().filter(|(at, (name, value))| {
+        *at < excess || (fields.len() > MANY_FIELDS && may_count(name, value) != Some(true))
+    });
+    deletable
+        .take(MAX_DELETED)
+        .map(|(_, (name, _))| *name)
+        .collect()
 }
 
 fn key(ip: &str) -> String {

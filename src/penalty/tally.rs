@@ -14,6 +14,9 @@ const GRACE_MS: u64 = 1_000;
 /// has six connections a host, or some twenty streams of one.
 const MAX_TOLD: usize = 24;
 
+/// Who is told at the end of a window to wait for one may come as late as one after that.
+pub const RIGHT_WINDOWS: u64 = 3;
+
 /// Fewer answers say nothing about a client.
 const MIN_ANSWERS: u64 = 20;
 /// A visitor with a stale page or bookmark has some 401, 403 and 404; who guesses paths
@@ -89,6 +92,16 @@ impl Tally {
             reported: 0,
             abnormal_from_ms: None,
             recorded: 0,
+        }
+    }
+
+    /// Counts begin anew with a window; the rights of those who wait do not, so what was not
+    /// reported in the last one is in this one.
+    pub fn enter(&mut self, window: u64) {
+        if self.window != window {
+            let is_reported = self.changed == self.reported;
+            *self = Self::new(self.scale, window);
+            self.changed = u32::from(!is_reported);
         }
     }
 
@@ -191,20 +204,72 @@ impl Waiting {
     }
 }
 
-/// The value of this isolate's field: absolute, so that to send it twice changes nothing.
-pub fn report(tally: &Tally, until_ms: u64, waiting: &Waiting, now: Moment) -> String {
-    let [due, later, from_ms] = waiting.counts(now);
-    join(&[
-        tally.window,
-        until_ms,
-        tally.offences,
-        tally.bad,
-        tally.answers,
-        tally.routes,
-        due,
-        later,
-        from_ms,
-    ])
+/// The value of one isolate's field: absolute, so that to send it twice changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    window: u64,
+    /// The record that it is about.
+    until_ms: u64,
+    offences: u64,
+    bad: u64,
+    answers: u64,
+    routes: u64,
+    /// How many may come now, how many later, and from when on.
+    waiting: [u64; 3],
+}
+
+impl Report {
+    pub fn of(tally: &Tally, until_ms: u64, waiting: &Waiting, now: Moment) -> Self {
+        Self {
+            window: tally.window,
+            until_ms,
+            offences: tally.offences,
+            bad: tally.bad,
+            answers: tally.answers,
+            routes: tally.routes,
+            waiting: waiting.counts(now),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let [due, later, from_ms] = self.waiting;
+        join(&[
+            self.window,
+            self.until_ms,
+            self.offences,
+            self.bad,
+            self.answers,
+            self.routes,
+            due,
+            later,
+            from_ms,
+        ])
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(' ').map(|number| number.parse::<u64>().ok());
+        let mut next = || numbers.next().flatten();
+        Some(Self {
+            window: next()?,
+            until_ms: next()?,
+            offences: next()?,
+            bad: next()?,
+            answers: next()?,
+            routes: next()?,
+            waiting: [next()?, next()?, next()?],
+        })
+    }
+
+    /// Whether something of it counts in this window or later, by a clock that may be late.
+    pub fn may_count(&self, window: u64, until_ms: u64) -> bool {
+        self.is_about(window, until_ms) || self.is_about(window.saturating_add(1), until_ms)
+    }
+
+    /// Whether something of it counts in this window under this record.
+    fn is_about(&self, window: u64, until_ms: u64) -> bool {
+        let latest = self.window.saturating_add(RIGHT_WINDOWS);
+        self.until_ms == until_ms && (self.window..=latest).contains(&window)
+    }
 }
 
 /// All isolates' reports of one scale, window and record together.
@@ -219,40 +284,20 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Adds a report, unless it is about something else or none of ours.
-    pub fn add(&mut self, text: &str, window: u64, until_ms: u64, redis_ms: u64) {
-        let mut numbers = [0; 9];
-        let mut parts = text.split(' ');
-        for number in &mut numbers {
-            match parts.next().map(str::parse) {
-                Some(Ok(read)) => *number = read,
-                _ => return,
-            }
-        }
-        let [
-            of,
-            since,
-            offences,
-            bad,
-            answers,
-            routes,
-            due,
-            later,
-            from_ms,
-        ] = numbers;
-        if since != until_ms || of > window {
+    pub fn add(&mut self, report: &Report, window: u64, until_ms: u64, redis_ms: u64) {
+        if !report.is_about(window, until_ms) {
             return;
         }
-        // Who was told in the last window may come in this one.
-        if of.saturating_add(1) >= window {
-            let later = if from_ms <= redis_ms { later } else { 0 };
-            self.due = self.due.saturating_add(due).saturating_add(later);
-        }
-        if of == window {
-            self.offences = self.offences.saturating_add(offences);
-            self.bad = self.bad.saturating_add(bad);
-            self.answers = self.answers.saturating_add(answers);
-            self.routes |= routes;
+        let [due, later, from_ms] = report.waiting;
+        let later = if from_ms <= redis_ms { later } else { 0 };
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.due, due);
+        add(&mut self.due, later);
+        if report.window == window {
+            add(&mut self.offences, report.offences);
+            add(&mut self.bad, report.bad);
+            add(&mut self.answers, report.answers);
+            self.routes |= report.routes;
         }
     }
 

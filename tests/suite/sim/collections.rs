@@ -11,7 +11,7 @@ pub fn knows(command: &str) -> bool {
 
 fn kind(command: &str) -> Option<&'static str> {
     match command {
-        "HSET" | "HMGET" | "HGETALL" => Some("hash"),
+        "HSET" | "HDEL" | "HMGET" | "HGETALL" => Some("hash"),
         "ZINCRBY" | "ZREVRANGE" | "ZREMRANGEBYRANK" => Some("scores"),
         _ => None,
     }
@@ -31,6 +31,10 @@ pub fn run(bytes: Option<Vec<u8>>, command: &str, args: &[&str]) -> (Option<Vec<
             let set = pairs.chunks(2);
             let new = set.map(|pair| entries.insert(pair[0].to_owned(), pair[1].to_owned()));
             Reply::Int(new.filter(Option::is_none).count() as i64)
+        }
+        ("HDEL", names) if !names.is_empty() => {
+            let gone = names.iter().filter(|name| entries.remove(**name).is_some());
+            Reply::Int(gone.count() as i64)
         }
         ("HMGET", names) if !names.is_empty() => {
             let found = names.iter().map(|name| match entries.get(*name) {
