@@ -30,6 +30,7 @@
 //! look abnormal for `SETTLE_MS` before they strike. Each address has 24 rights an isolate:
 //! if more of it wait at once, the others' patience may be mistaken.
 
+mod entry;
 mod record;
 mod settle;
 mod tally;
@@ -37,14 +38,15 @@ mod tally;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::failure::whole_seconds;
-use crate::policy::{Limit, Per};
+use crate::policy::{Limit, Per, Policy};
 use crate::recent::Recent;
 use crate::redis::{Batch, Command, Reply};
 
 pub use record::{Record, ban_ms};
 pub use settle::settle;
 
-use tally::{RIGHT_WINDOWS, Report, Scale, Sums, Tally, Waiting};
+use entry::{BUSY_MS, Entry, deletable, has_passed};
+use tally::{Report, Scale};
 
 /// Addresses that an isolate remembers, of 1 to 2 KB each.
 pub const MAX_IDS: usize = 4096;
@@ -62,20 +64,10 @@ pub const LOOK_TIMEOUT_MS: u64 = 1_000;
 /// Looks of one task, which then leaves the rest to the next request.
 pub const MAX_LOOKS: u32 = 8;
 
-/// Longer than a look with its pause and two trips.
-const BUSY_MS: u64 = 10_000;
-/// Windows and terms of one address; a policy seldom has two.
-const MAX_TALLIES: usize = 4;
 /// So many that two isolates seldom share one.
 const PLACES: u128 = 1 << 24;
 /// Above this some fields are deleted whatever they say: 256 of 100 bytes.
 pub const MAX_FIELDS: usize = 256;
-/// Above this what counts no more is deleted before the key expires.
-const MANY_FIELDS: usize = 32;
-/// Fields that one look deletes.
-const MAX_DELETED: usize = 64;
-/// Added to what must be kept.
-const TTL_MARGIN_MS: u64 = 60_000;
 
 /// One moment by this isolate's clock, and as Redis' time as far as it knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,104 +114,8 @@ pub struct Penalties {
     entries: Recent<Entry>,
     /// Where this isolate's reports stand.
     place: Option<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    record: Record,
-    /// When it was read, by the own clock.
-    read_ms: Option<u64>,
-    /// By Redis' clock.
-    suspected_until_ms: u64,
-    tallies: Vec<Tally>,
-    waiting: Waiting,
-    /// The last look's begin, by the own clock.
-    looked_ms: Option<u64>,
-    /// A task is at work, unless it was ended.
-    busy_until_ms: u64,
-}
-
-/// An own clock's time in the future is no time that has been.
-fn has_passed(since_ms: Option<u64>, duration_ms: u64, own_ms: u64) -> bool {
-    !since_ms.is_some_and(|since_ms| since_ms <= own_ms && own_ms - since_ms < duration_ms)
-}
-
-impl Entry {
-    fn learn(&mut self, record: Record, now: Moment) {
-        if record.until_ms != self.record.until_ms {
-            self.tallies.clear();
-            self.waiting.clear();
-        }
-        self.record = record;
-        self.read_ms = Some(now.own_ms);
-    }
-
-    /// The tally of this window; the counts of another one are gone.
-    fn tally(&mut self, scale: Scale, now: Moment) -> Option<&mut Tally> {
-        let window = scale.window(now.redis_ms);
-        let at = match self.tallies.iter().position(|tally| tally.scale == scale) {
-            Some(at) => at,
-            None => {
-                if self.tallies.len() >= MAX_TALLIES {
-                    self.tallies.remove(0);
-                }
-                self.tallies.push(Tally::new(scale, window));
-                self.tallies.len() - 1
-            }
-        };
-        let tally = self.tallies.get_mut(at)?;
-        tally.enter(window);
-        Some(tally)
-    }
-
-    /// Whether Redis is to be told or asked something.
-    fn wants_look(&self, now: Moment) -> bool {
-        match self.record.left_ms(now.redis_ms) {
-            Some(_) => has_passed(self.read_ms, RECHECK_MS, now.own_ms),
-            None => self.tallies.iter().any(|tally| {
-                tally.changed != tally.reported
-                    || (tally.abnormal_from_ms.is_some()
-                        && tally.window == tally.scale.window(now.redis_ms))
-            }),
-        }
-    }
-
-    /// The record that follows from everybody's reports, if another one does.
-    fn judge(&mut self, fields: &[(&str, &Reply)], now: Moment, random: u128) -> Option<Record> {
-        let record = self.record;
-        let mut struck = None;
-        let mut has_offended = false;
-        for tally in &mut self.tallies {
-            if tally.window != tally.scale.window(now.redis_ms) {
-                continue;
-            }
-            let name = tally.scale.field();
-            let mut sums = Sums::default();
-            for (_, text) in fields.iter().filter(|field| field.0.starts_with(&name)) {
-                if let Some(report) = text.as_str().and_then(Report::parse) {
-                    sums.add(&report, tally.window, record.until_ms, now.redis_ms);
-                }
-            }
-            has_offended |= tally.offences > tally.recorded;
-            tally.recorded = tally.offences;
-            if !sums.is_abnormal(tally.scale.penalty.after) {
-                tally.abnormal_from_ms = None;
-                continue;
-            }
-            let since_ms = *tally.abnormal_from_ms.get_or_insert(now.own_ms);
-            if has_passed(Some(since_ms), SETTLE_MS, now.own_ms) {
-                struck = Some(record.struck(&tally.scale.penalty, now.redis_ms, random));
-            }
-        }
-        let offended =
-            || (has_offended && record.strikes > 0).then(|| record.offended(now.redis_ms));
-        struck.or_else(offended)
-    }
-
-    fn is_busy(&self, own_ms: u64) -> bool {
-        // A clock that was set back must not keep it busy for long.
-        (1..=BUSY_MS).contains(&self.busy_until_ms.saturating_sub(own_ms))
-    }
+    /// Of all limits with a penalty, so that one's reports do not end another's.
+    longest_window_ms: u64,
 }
 
 impl Default for Penalties {
@@ -227,11 +123,21 @@ impl Default for Penalties {
         Self {
             entries: Recent::new(MAX_IDS),
             place: None,
+            longest_window_ms: 0,
         }
     }
 }
 
 impl Penalties {
+    pub fn new(policy: &Policy) -> Self {
+        let routes = policy.routes.iter().flat_map(|route| &route.limits);
+        let scales = routes.chain(&policy.defaults.limits).filter_map(Scale::of);
+        Self {
+            longest_window_ms: scales.map(|scale| scale.window_ms).max().unwrap_or(0),
+            ..Self::default()
+        }
+    }
+
     /// How many addresses it knows.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -357,7 +263,7 @@ impl Penalties {
         entry.looked_ms = Some(now.own_ms);
         let key = key(ip);
         let mut set = Command::new("HSET").arg(key.as_str());
-        let mut ttl_ms = 0;
+        let mut is_set = false;
         let mut suspected_until_ms = 0;
         for tally in &mut entry.tallies {
             let window = tally.scale.window(now.redis_ms);
@@ -372,19 +278,18 @@ impl Penalties {
             set = set
                 .arg(field)
                 .arg(Report::of(tally, until_ms, &entry.waiting, now).text());
-            ttl_ms = ttl_ms.max((RIGHT_WINDOWS + 1) * tally.scale.window_ms);
+            is_set = true;
             if tally.is_suspicious() {
                 suspected_until_ms = suspected_until_ms.max((window + 1) * tally.scale.window_ms);
             }
         }
         let mut commands = Vec::with_capacity(3);
-        if ttl_ms > 0 {
+        if is_set {
             if suspected_until_ms > 0 {
                 set = set.args(["w".to_owned(), suspected_until_ms.to_string()]);
             }
             commands.push(set);
-            let life_ms = entry.record.life_ms(now.redis_ms);
-            commands.push(expire(&key, ttl_ms.max(life_ms)));
+            commands.push(entry.expire(&key, self.longest_window_ms, now));
         }
         commands.push(Command::new("HGETALL").arg(key));
         Some(Batch::pipeline(commands))
@@ -428,7 +333,7 @@ impl Penalties {
         }
         // Whoever did not know of the record may have shortened its life.
         if is_new && record != Record::default() {
-            commands.push(expire(&key, record.life_ms(now.redis_ms)));
+            commands.push(entry.expire(&key, self.longest_window_ms, now));
         }
         let is_banned = record.left_ms(now.redis_ms).is_some();
         let next = match is_banned {
@@ -439,7 +344,7 @@ impl Penalties {
             entry.learn(next, now);
             let set = Command::new("HSET").arg(key.as_str());
             commands.push(set.args(["s".to_owned(), next.text()]));
-            commands.push(expire(&key, next.life_ms(now.redis_ms)));
+            commands.push(entry.expire(&key, self.longest_window_ms, now));
         }
         (!commands.is_empty()).then(|| Batch::pipeline(commands))
     }
@@ -474,33 +379,10 @@ pub fn peeked(reply: &Reply, redis_ms: u64) -> Option<Record> {
     Some(record.unwrap_or_default())
 }
 
-/// Reports that count no more, when there are many fields: one that is being written anew
-/// is deleted with what was there before. When there are too many, the first ones.
-fn deletable<'a>(fields: &[(&'a str, &Reply)], record: &Record, redis_ms: u64) -> Vec<&'a str> {
-    let excess = fields.len().saturating_sub(MAX_FIELDS);
-    let may_count = |name: &str, value: &Reply| {
-        let window_ms: u64 = name.split('.').next()?.parse().ok()?;
-        let report = Report::parse(value.as_str()?)?;
-        Some(report.may_count(redis_ms.checked_div(window_ms)?, record.until_ms))
-    };
-    let reports = fields.iter().filter(|field| !matches!(field.0, "s" | "w"));
-    let deletable = reports.enumerate().filter(|(at, (name, value))| {
-        *at < excess || (fields.len() > MANY_FIELDS && may_count(name, value) != Some(true))
-    });
-    deletable
-        .take(MAX_DELETED)
-        .map(|(_, (name, _))| *name)
-        .collect()
-}
-
 fn key(ip: &str) -> String {
     let mut key = String::from("ratelimit:suspicious:");
     key.push_str(ip);
     key
-}
-
-fn expire(key: &str, life_ms: u64) -> Command {
-    Command::pexpire(key, life_ms.saturating_add(TTL_MARGIN_MS))
 }
 
 fn number(reply: &Reply) -> u64 {

@@ -28,6 +28,9 @@ const BAD_REPORTED: u64 = 4;
 /// Who hurries on to a fifth route when four have said stop is not reading, he is harvesting.
 const MANY_ROUTES: u32 = 5;
 
+/// In a shorter window reports would have no time to settle, so offences are counted in this one.
+const MIN_WINDOW_MS: u64 = 10_000;
+
 /// The window and the terms under which a limit counts offences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scale {
@@ -38,7 +41,7 @@ pub struct Scale {
 impl Scale {
     pub fn of(limit: &Limit) -> Option<Self> {
         Some(Self {
-            window_ms: limit.window_ms.max(1),
+            window_ms: limit.window_ms.max(MIN_WINDOW_MS),
             penalty: limit.penalty?,
         })
     }

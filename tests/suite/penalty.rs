@@ -85,6 +85,8 @@ struct Isolate {
     rng: Rc<RefCell<Rng>>,
     /// Of 100 batches so many run again, up to 5 s later.
     repeated: Rc<Cell<u64>>,
+    /// Checks take no time: a schedule of many is run sooner.
+    is_near: bool,
     /// Tasks that were begun and have not ended.
     looks: Rc<Cell<u64>>,
 }
@@ -105,6 +107,7 @@ impl Isolate {
             penalties: Rc::default(),
             rng: Rc::new(RefCell::new(Rng::new(seed))),
             repeated: Rc::default(),
+            is_near: false,
             looks: Rc::default(),
         }
     }
@@ -128,6 +131,14 @@ impl Isolate {
     /// The rider's trip, as part of a check.
     async fn ride(&self, ip: &str) {
         let rider = self.penalties.borrow().rider(ip, self.now());
+        if self.is_near {
+            if let Some(command) = rider {
+                let reply = self.edge.redis.run(self.edge.sim.now_us(), 0, &command);
+                let now = self.now();
+                self.penalties.borrow_mut().learn(ip, &reply, now);
+            }
+            return;
+        }
         let mut commands = vec![Command::new("TIME")];
         commands.extend(rider);
         let batch = Batch::pipeline(commands);

@@ -15,6 +15,8 @@ struct Client {
     routes: u64,
     /// Threads that wait for their time.
     waiting: Cell<u32>,
+    /// When the last of them comes again.
+    quiet_until_us: Cell<u64>,
     ends_us: u64,
     requests: Cell<u64>,
     refused: Cell<u64>,
@@ -40,7 +42,9 @@ impl Client {
         while self.sim.now_us() < self.ends_us {
             self.rest(self.draw(0, pace_ms)).await;
             while self.waiting.get() > 0 {
-                self.rest(self.draw(50, 500)).await;
+                let until_us = self.quiet_until_us.get() + self.draw(1, 600_000);
+                self.rest(until_us.saturating_sub(self.sim.now_us()) / 1000 + 1)
+                    .await;
             }
             let mut is_waiting = false;
             let number = self.draw(1, self.routes) as usize;
@@ -68,7 +72,10 @@ impl Client {
                             0 => 0,
                             _ => self.draw(0, 4_000),
                         };
-                        self.rest(seconds * 1000 + late_ms).await;
+                        let until_us = self.sim.now_us() + (seconds * 1000 + late_ms) * 1000;
+                        let last_us = self.quiet_until_us.get().max(until_us);
+                        self.quiet_until_us.set(last_us);
+                        self.sim.sleep_until(until_us).await;
                     }
                 }
             }
@@ -81,7 +88,7 @@ fn schedule(seed: u64, is_faulty: bool) -> (u64, u64) {
     let mut rng = Rng::new(seed);
     let sim = Sim::new(START_MS + rng.between(0, 60_000));
     let redis = Rc::new(FakeRedis::default());
-    let window_ms = rng.between(3_000, 30_000);
+    let window_ms = rng.between(2_000, 10_000);
     let after = if is_faulty { rng.between(2, 5) } else { 1 };
     let per_all = rng.chance(50);
     let limit = Limit {
@@ -96,7 +103,7 @@ fn schedule(seed: u64, is_faulty: bool) -> (u64, u64) {
         .map(|index| {
             let mut net = Rng::new(seed ^ (index + 1) << 40);
             let slow_us = net.between(500, 40_000);
-            let isolate = Isolate::with(&sim, &redis, net.next(), move |_| {
+            let mut isolate = Isolate::with(&sim, &redis, net.next(), move |_| {
                 let fault = match net.between(0, 19) {
                     0 if is_faulty => Fault::Before(RedisErrorKind::Transport),
                     1 if is_faulty => Fault::After(RedisErrorKind::Transport),
@@ -107,12 +114,13 @@ fn schedule(seed: u64, is_faulty: bool) -> (u64, u64) {
                     ..Passage::new(net.between(500, slow_us), net.between(500, slow_us))
                 }
             });
+            isolate.is_near = !is_faulty;
             isolate.repeated.set(if is_faulty { 20 } else { 0 });
             isolate
         })
         .collect();
     let client = Rc::new(Client {
-        ends_us: sim.now_us() + rng.between(10, 60) * 1_000_000,
+        ends_us: sim.now_us() + rng.between(6, 16) * 1_000_000,
         sim: sim.clone(),
         isolates,
         seed,
@@ -121,11 +129,12 @@ fn schedule(seed: u64, is_faulty: bool) -> (u64, u64) {
             .collect(),
         routes: rng.between(1, 8),
         waiting: Cell::new(0),
+        quiet_until_us: Cell::new(0),
         requests: Cell::new(0),
         refused: Cell::new(0),
         rng: RefCell::new(Rng::new(rng.next())),
     });
-    for _ in 0..rng.between(1, 8) {
+    for _ in 0..rng.between(2, 8) {
         sim.spawn(client.clone().thread());
     }
     sim.run();
