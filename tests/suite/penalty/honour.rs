@@ -89,7 +89,7 @@ fn schedule(seed: u64, is_faulty: bool) -> (u64, u64) {
     let sim = Sim::new(START_MS + rng.between(0, 60_000));
     let redis = Rc::new(FakeRedis::default());
     let window_ms = rng.between(2_000, 10_000);
-    let after = if is_faulty { rng.between(2, 5) } else { 1 };
+    let after = if is_faulty { rng.between(1, 2) } else { 1 };
     let per_all = rng.chance(50);
     let limit = Limit {
         per: if per_all {
