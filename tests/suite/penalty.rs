@@ -194,7 +194,21 @@ impl Isolate {
         Got::Refused(retry_after_ms.div_ceil(1000).max(1))
     }
 
-    /// The same from outside the simulation.
+    /// Refuses a request as any quota might, and looks.
+    fn refuse(&self, limit: &Limit, retry_after_ms: u64) {
+        let refusal = Refusal {
+            limit,
+            id: IP,
+            route: "route",
+            retry_after_ms,
+        };
+        self.penalties
+            .borrow_mut()
+            .refused(IP, &refusal, self.now());
+        self.look(IP);
+    }
+
+    /// The same as `request` from outside the simulation.
     fn ask(&self, quota: &Rc<Quota>, route: &str, status: u16) -> Got {
         let (isolate, quota, route) = (self.clone(), quota.clone(), route.to_owned());
         let request = async move { isolate.request(&quota, IP, &route, status).await };

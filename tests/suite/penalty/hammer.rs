@@ -203,3 +203,22 @@ fn a_new_isolate_learns_a_ban_from_its_first_check() {
         Got::Banned(_)
     ));
 }
+
+/// In one long window: what led to a strike leads to no other.
+#[test]
+fn what_has_struck_counts_no_more() {
+    let mut scene = Scene::new(6, 3, &limit(5, 3_600_000, 5));
+    scene.hammer(100, 30_000, Scene::all_banned).unwrap();
+    let (_, until_ms) = record(&scene.redis).unwrap();
+    pass(&scene.sim, until_ms - scene.now_ms() + 1_000);
+    // The reports of the others are still there. He is told anew, and comes too early four times.
+    scene.isolates = Isolate::many(&scene.sim, &scene.redis, 60, 1);
+    scene.hammer(10, 10, |_| false);
+    pass(&scene.sim, 2_000);
+    scene.hammer(500, 2_000, |_| false);
+    pass(&scene.sim, 20_000);
+    assert_eq!(record(&scene.redis).unwrap().0, 1);
+    scene.hammer(500, 500, |_| false);
+    pass(&scene.sim, 20_000);
+    assert_eq!(record(&scene.redis).unwrap().0, 2);
+}

@@ -188,3 +188,62 @@ fn bursts_that_were_under_way_do_not_count() {
     }
     assert_eq!(record(&redis), None);
 }
+
+/// Who was told by one isolate comes to another one in time, but the first one's reports
+/// are lost three times: they must arrive before anything strikes.
+#[test]
+fn a_strike_waits_for_late_reports() {
+    let sim = Sim::new(START_MS);
+    let redis = Rc::new(FakeRedis::default());
+    let mut lost = 4;
+    let first = Isolate::with(&sim, &redis, 1, move |_| {
+        lost -= i32::from(lost > 0);
+        Passage {
+            fault: match lost {
+                0 => Fault::None,
+                _ => Fault::Before(RedisErrorKind::Transport),
+            },
+            ..Passage::new(1_000, 1_000)
+        }
+    });
+    let second = Isolate::new(&sim, &redis, 2);
+    let limit = limit(1, 60_000, 1);
+    first.refuse(&limit, 2_000);
+    pass(&sim, 500);
+    second.refuse(&limit, 2_000);
+    // What the first told is due, what the second told is not.
+    pass(&sim, 1_600);
+    second.refuse(&limit, 20_000);
+    pass(&sim, 15_000);
+    assert_eq!(record(&redis), None);
+    // Nobody is left who may come that early.
+    second.refuse(&limit, 20_000);
+    second.refuse(&limit, 20_000);
+    pass(&sim, 15_000);
+    assert_eq!(record(&redis).unwrap().0, 1);
+}
+
+/// What was told in the last moment of a window is reported in the next one.
+#[test]
+fn rights_outlive_their_window() {
+    let sim = Sim::new(START_MS);
+    let redis = Rc::new(FakeRedis::default());
+    let isolates = Isolate::many(&sim, &redis, 1, 2);
+    let limit = limit(1, 60_000, 1);
+    // START_MS is 40 s before a window's end.
+    pass(&sim, 39_500);
+    for _ in 0..3 {
+        isolates[0].refuse(&limit, 10_000);
+        pass(&sim, 100);
+    }
+    pass(&sim, 8_000);
+    isolates[1].refuse(&limit, 10_000);
+    // All three come to the other isolate when their time has come.
+    pass(&sim, 3_000);
+    for _ in 0..3 {
+        isolates[1].refuse(&limit, 10_000);
+        pass(&sim, 100);
+    }
+    pass(&sim, 6_000);
+    assert_eq!(record(&redis), None);
+}
