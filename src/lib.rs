@@ -19,6 +19,7 @@ pub mod bill;
 pub mod cache;
 pub mod compose;
 pub mod concurrency;
+pub mod conduct;
 pub mod config;
 pub mod controls;
 pub mod deferred;
