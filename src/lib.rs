@@ -9,6 +9,7 @@
 //! redis      commands, replies, the REST client    write      what a write purges
 //! headers    what an answer says of itself         admin      /-/
 //! failure    what the edge answers by itself       recent     a bounded map
+//! penalty    backoff of who goes on             refused    who is refused most
 //! edge       the platform, wasm only            concurrency  how many are at Redis
 //! ```
 
