@@ -10,6 +10,7 @@
 //! headers    what an answer says of itself         admin      /-/
 //! controls   what operators change at run time     admission  whom lists and limits concern
 //! failure    what the edge answers by itself       recent     a bounded map
+//! penalty    backoff of who goes on             refused    who is refused most
 //! edge       the platform, wasm only            concurrency  how many are at Redis
 //! ```
 

@@ -9,8 +9,6 @@ use crate::redis::{Command, Reply};
 pub const BUSY_MS: u64 = 10_000;
 /// Windows and terms of one address; a policy seldom has two.
 const MAX_TALLIES: usize = 4;
-/// Above this what counts no more is deleted before the key expires.
-const MANY_FIELDS: usize = 32;
 /// Fields that one look deletes.
 const MAX_DELETED: usize = 64;
 
@@ -55,7 +53,7 @@ impl Entry {
             Some(at) => at,
             None => {
                 if self.tallies.len() >= MAX_TALLIES {
-                    self.tallies.remove(0);
+                    self.tallies.swap_remove(0);
                 }
                 self.tallies.push(Tally::new(scale, window));
                 self.tallies.len() - 1
@@ -79,12 +77,7 @@ impl Entry {
     }
 
     /// The record that follows from everybody's reports, if another one does.
-    pub fn judge(
-        &mut self,
-        fields: &[(&str, &Reply)],
-        now: Moment,
-        random: u128,
-    ) -> Option<Record> {
+    pub fn judge(&mut self, fields: &[(&str, &Reply)], now: Moment, random: u64) -> Option<Record> {
         let record = self.record;
         let mut struck = None;
         let mut has_offended = false;
@@ -131,21 +124,12 @@ impl Entry {
     }
 }
 
-/// Reports that count no more, when there are many fields: one that is being written anew
-/// is deleted with what was there before. When there are too many, the first ones.
-pub fn deletable<'a>(fields: &[(&'a str, &Reply)], record: &Record, redis_ms: u64) -> Vec<&'a str> {
-    let excess = fields.len().saturating_sub(MAX_FIELDS);
-    let may_count = |name: &str, value: &Reply| {
-        let window_ms: u64 = name.split('.').next()?.parse().ok()?;
-        let report = Report::parse(value.as_str()?)?;
-        Some(report.may_count(redis_ms.checked_div(window_ms)?, record.until_ms))
-    };
-    let reports = fields.iter().filter(|field| !matches!(field.0, "s" | "w"));
-    let deletable = reports.enumerate().filter(|(at, (name, value))| {
-        *at < excess || (fields.len() > MANY_FIELDS && may_count(name, value) != Some(true))
-    });
-    deletable
-        .take(MAX_DELETED)
-        .map(|(_, (name, _))| *name)
-        .collect()
+/// The first reports, when there are too many: whatever they say, more would be no better.
+pub fn excess<'a>(fields: &[(&'a str, &Reply)]) -> Vec<&'a str> {
+    if fields.len() <= MAX_FIELDS {
+        return Vec::new();
+    }
+    let names = fields.iter().map(|field| field.0);
+    let reports = names.filter(|name| !matches!(*name, "s" | "w"));
+    reports.take(MAX_DELETED).collect()
 }

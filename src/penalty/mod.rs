@@ -35,8 +35,6 @@ mod record;
 mod settle;
 mod tally;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::failure::whole_seconds;
 use crate::policy::{Limit, Per, Policy};
 use crate::recent::Recent;
@@ -45,7 +43,7 @@ use crate::redis::{Batch, Command, Reply};
 pub use record::{Record, ban_ms};
 pub use settle::settle;
 
-use entry::{BUSY_MS, Entry, deletable, has_passed};
+use entry::{BUSY_MS, Entry, excess, has_passed};
 use tally::{Report, Scale};
 
 /// Addresses that an isolate remembers, of 1 to 2 KB each.
@@ -65,7 +63,7 @@ pub const LOOK_TIMEOUT_MS: u64 = 1_000;
 pub const MAX_LOOKS: u32 = 8;
 
 /// So many that two isolates seldom share one.
-const PLACES: u128 = 1 << 24;
+const PLACES: u64 = 1 << 24;
 /// Above this some fields are deleted whatever they say: 256 of 100 bytes.
 pub const MAX_FIELDS: usize = 256;
 
@@ -188,9 +186,8 @@ impl Penalties {
             Per::Route => refusal.route,
             Per::All => "_",
         };
-        let tag = [refusal.id, route, refusal.limit.name.as_str()].join("|");
         let heard = entry.waiting.refused(
-            xxh3_64(tag.as_bytes()),
+            hash(&[refusal.id, route, &refusal.limit.name]),
             scale.window_ms,
             whole_seconds(refusal.retry_after_ms),
             now.own_ms,
@@ -199,7 +196,7 @@ impl Penalties {
             tally.changed += 1;
             tally.offences += u64::from(heard.is_offence);
             if heard.is_warned {
-                tally.routes |= 1 << (xxh3_64(refusal.route.as_bytes()) % 64);
+                tally.routes |= 1 << (hash(&[refusal.route]) >> 58);
             }
         }
     }
@@ -252,10 +249,8 @@ impl Penalties {
     }
 
     /// Reports what has changed, and asks for everybody's reports.
-    pub fn flush(&mut self, ip: &str, now: Moment, random: u128) -> Option<Batch> {
-        let place = *self
-            .place
-            .get_or_insert_with(|| u64::try_from(random % PLACES).unwrap_or(0));
+    pub fn flush(&mut self, ip: &str, now: Moment, random: u64) -> Option<Batch> {
+        let place = *self.place.get_or_insert(random % PLACES);
         let entry = self.entries.get_mut(ip)?;
         if !entry.wants_look(now) {
             return None;
@@ -302,7 +297,7 @@ impl Penalties {
         ip: &str,
         replies: &[Reply],
         now: Moment,
-        random: u128,
+        random: u64,
     ) -> Option<Batch> {
         let entry = self.entries.get_mut(ip)?;
         if replies.iter().any(Reply::is_error) {
@@ -326,7 +321,7 @@ impl Penalties {
         entry.learn(record, now);
         let key = key(ip);
         let mut commands = Vec::new();
-        let deleted = deletable(&fields, &record, now.redis_ms);
+        let deleted = excess(&fields);
         if !deleted.is_empty() {
             let delete = Command::new("HDEL").arg(key.as_str());
             commands.push(delete.args(deleted));
@@ -383,6 +378,19 @@ fn key(ip: &str) -> String {
     let mut key = String::from("ratelimit:suspicious:");
     key.push_str(ip);
     key
+}
+
+/// FNV-1a of texts and their ends, with its high bits mixed (Murmur3's last step): two that are
+/// taken for one only make a penalty milder.
+fn hash(texts: &[&str]) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for text in texts {
+        for byte in text.bytes().chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ hash >> 33
 }
 
 fn number(reply: &Reply) -> u64 {

@@ -5,8 +5,9 @@ use crate::policy::Penalty;
 /// How far a ban's end may lie beyond its length: isolates know Redis' time to less.
 const MAX_SKEW_MS: u64 = 60_000;
 
-/// Beyond this a doubled ban is above any `max`.
-const MAX_DOUBLINGS: u32 = 40;
+/// The grammar allows no longer ban, and so many doublings make any one longer.
+const MAX_BASE_MS: u64 = 1 << 32;
+const MAX_DOUBLINGS: u32 = 31;
 
 /// The field `s` of the key; the default is an address without strikes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl Record {
 
     /// One more strike and the ban that it brings.
     #[must_use]
-    pub fn struck(&self, penalty: &Penalty, now_ms: u64, random: u128) -> Self {
+    pub fn struck(&self, penalty: &Penalty, now_ms: u64, random: u64) -> Self {
         let strikes = (self.strikes_at(now_ms) + 1).min(most_strikes(penalty));
         let ban_ms = ban_ms(penalty, strikes, random);
         let until_ms = now_ms.saturating_add(ban_ms);
@@ -100,22 +101,18 @@ impl Record {
 
 /// base x 2^(strikes - 1) with a jitter of a tenth either way, so that those who were
 /// banned together do not come back together; at most `max`.
-pub fn ban_ms(penalty: &Penalty, strikes: u32, random: u128) -> u64 {
-    let doublings = strikes.saturating_sub(1).min(MAX_DOUBLINGS);
-    let plain_ms = u128::from(penalty.base_ms) << doublings;
-    let capped_ms = plain_ms.min(u128::from(penalty.max_ms));
-    let jittered_ms = capped_ms * (900 + random % 201) / 1000;
-    u64::try_from(jittered_ms)
-        .unwrap_or(u64::MAX)
-        .clamp(1, penalty.max_ms.max(1))
+pub fn ban_ms(penalty: &Penalty, strikes: u32, random: u64) -> u64 {
+    let base_ms = penalty.base_ms.clamp(1, MAX_BASE_MS);
+    let plain_ms = base_ms << strikes.saturating_sub(1).min(MAX_DOUBLINGS);
+    let capped_ms = plain_ms.min(penalty.max_ms.min(MAX_BASE_MS));
+    (capped_ms * (900 + random % 201) / 1000).clamp(1, penalty.max_ms.max(1))
 }
 
 /// Strikes beyond the longest ban would only make the decay longer.
 fn most_strikes(penalty: &Penalty) -> u32 {
-    let reaches =
-        |strikes: &u32| penalty.base_ms.clamp(1, 1 << 32) << (strikes - 1) >= penalty.max_ms;
-    // The grammar's longest base is below 2^32.
-    (1..=32).find(reaches).unwrap_or(32)
+    let base_ms = penalty.base_ms.clamp(1, MAX_BASE_MS);
+    let most = (0..MAX_DOUBLINGS).find(|doublings| base_ms << doublings >= penalty.max_ms);
+    most.unwrap_or(MAX_DOUBLINGS) + 1
 }
 
 /// Numbers with a space between each.

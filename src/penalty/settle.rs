@@ -14,6 +14,8 @@ pub async fn settle<P: Clock + Random + Redis + Log>(
     ip: &str,
     offset_ms: i64,
 ) {
+    // Half of what cannot be guessed is more than a jitter needs.
+    let random = || ports.random() as u64;
     let now = || Moment::with_offset(ports.now_ms(), offset_ms);
     for _ in 0..MAX_LOOKS {
         let wait_ms = penalties.borrow_mut().wait_ms(ip, now());
@@ -21,7 +23,7 @@ pub async fn settle<P: Clock + Random + Redis + Log>(
         if wait_ms > 0 {
             ports.sleep(wait_ms).await;
         }
-        let batch = penalties.borrow_mut().flush(ip, now(), ports.random());
+        let batch = penalties.borrow_mut().flush(ip, now(), random());
         let Some(batch) = batch else { break };
         let answer = ports
             .pipeline(Store::Limits(0), &batch, LOOK_TIMEOUT_MS)
@@ -29,7 +31,7 @@ pub async fn settle<P: Clock + Random + Redis + Log>(
         let next = match answer {
             Ok(replies) => {
                 let mut penalties = penalties.borrow_mut();
-                penalties.judge_flush(ip, &replies, now(), ports.random())
+                penalties.judge_flush(ip, &replies, now(), random())
             }
             Err(error) => {
                 ports.log_failed_trip(&error);

@@ -169,11 +169,11 @@ impl Waiting {
         let forbidden = self.0.iter().filter(same).any(|told| told.forbids(own_ms));
         let due = (self.0.iter()).position(|told| told.tag == tag && told.due_ms <= own_ms);
         if let Some(at) = due {
-            self.0.remove(at);
+            self.0.swap_remove(at);
         } else if self.0.len() >= MAX_TOLD
             && let Some(at) = self.0.iter().position(|told| told.due_ms <= own_ms)
         {
-            self.0.remove(at);
+            self.0.swap_remove(at);
         }
         if self.0.len() < MAX_TOLD {
             let wait_ms = wait_s.saturating_mul(1000);
@@ -261,11 +261,6 @@ impl Report {
             routes: next()?,
             waiting: [next()?, next()?, next()?],
         })
-    }
-
-    /// Whether something of it counts in this window or later, by a clock that may be late.
-    pub fn may_count(&self, window: u64, until_ms: u64) -> bool {
-        self.is_about(window, until_ms) || self.is_about(window.saturating_add(1), until_ms)
     }
 
     /// Whether something of it counts in this window under this record.

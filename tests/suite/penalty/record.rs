@@ -10,7 +10,7 @@ const PENALTY: Penalty = Penalty {
     max_ms: 3_600_000,
 };
 /// No jitter: 900 + 100 thousandths.
-const MIDDLE: u128 = 100;
+const MIDDLE: u64 = 100;
 const NOW_MS: u64 = 1_770_000_000_000;
 
 #[test]
@@ -114,7 +114,7 @@ fn what_is_no_record_is_none() {
 proptest! {
     #[test]
     fn any_record_and_penalty_keep_their_bounds(
-        base_ms in 1u64..3_000_000_000, factor in 1u64..1_000_000, random: u128,
+        base_ms in 1u64..3_000_000_000, factor in 1u64..1_000_000, random: u64,
         times in prop::collection::vec(0u64..10_000_000_000, 1..40),
     ) {
         let penalty = Penalty { after: 1, base_ms, max_ms: base_ms.saturating_mul(factor).min(2_678_400_000) };
