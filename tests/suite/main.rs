@@ -23,6 +23,7 @@ mod fill_faults;
 mod fill_single;
 mod fill_stale;
 mod gateway_admin;
+mod gateway_conduct;
 mod gateway_flow;
 mod gateway_headers;
 mod gateway_limits;
