@@ -23,6 +23,8 @@ const WASM_FEATURES = [
   "mutable-globals", "sign-ext", "nontrapping-float-to-int", "bulk-memory", "multivalue", "reference-types",
   "exception-handling",
 ];
+/** Sound because below address 1024 there is only the far end of the stack, which grows down to 0 from a megabyte above. */
+const LOW_MEMORY = "--low-memory-unused";
 const MAX_GZIP_BYTES = 250_000;
 
 /** Builds unless what is there is up to date: `{ rawBytes, gzipBytes, built }`. */
@@ -79,7 +81,7 @@ async function dropNames(env) {
   const named = path.join(WASM_TARGET_DIR, "index_bg.named.wasm");
   copyFileSync(wasm, named);
   const features = WASM_FEATURES.map((feature) => `--enable-${feature}`);
-  const args = [named, ...features, "-Oz", "--strip-debug", "--strip-producers", "-o", wasm];
+  const args = [named, ...features, LOW_MEMORY, "-Oz", "--strip-debug", "--strip-producers", "-o", wasm];
   const { code, output } = await run(env.WASM_OPT_BIN, args);
   if (code !== 0) throw new SetupError(`wasm-opt cannot drop the names: ${output.trim()}`);
 }
