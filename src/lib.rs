@@ -9,7 +9,8 @@
 //! redis      commands, replies, the REST client    write      what a write purges
 //! headers    what an answer says of itself         admin      /-/
 //! failure    what the edge answers by itself       recent     a bounded map
-//! edge       the platform, wasm only            concurrency  how many are at Redis
+//! json       all that is read as JSON           concurrency  how many are at Redis
+//! edge       the platform, wasm only
 //! ```
 
 pub mod admin;
@@ -24,6 +25,7 @@ pub mod gateway;
 pub mod headers;
 pub mod http;
 pub mod identity;
+pub mod json;
 pub mod limit;
 pub mod listing;
 pub mod origin;
