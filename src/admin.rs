@@ -37,8 +37,13 @@ pub async fn health<P: Ports>(visit: &Visit<'_, P>, request: &Request) -> Respon
     let timeout_ms = visit.redis_timeout_ms();
     let ask = async |store| word(&visit.ports.pipeline(store, &ping, timeout_ms).await);
     let (limits, cache) = match visit.gateway.settings.separate_cache {
-        true => join(ask(Store::Limits), async { Some(ask(Store::Cache).await) }).await,
-        false => (ask(Store::Limits).await, None),
+        true => {
+            join(ask(Store::Limits(0)), async {
+                Some(ask(Store::Cache).await)
+            })
+            .await
+        }
+        false => (ask(Store::Limits(0)).await, None),
     };
     let mut report = json!({ "status": "ok", "redis": limits });
     let mut well = limits == "ok";

@@ -10,6 +10,7 @@ use crate::cache::purge::Purge;
 use crate::cache::{Found, Lookup, Lookups};
 use crate::fill::{self, Wanted};
 use crate::gateway::Gateway;
+use crate::limit;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
@@ -38,6 +39,8 @@ pub enum Deferred {
         wanted: Wanted,
         generations: Vec<Option<String>>,
     },
+    /// Charges what was counted while a database for limits was away.
+    Merge { shard: usize },
     /// A purge that Redis has not confirmed.
     Purge { purge: Purge },
 }
@@ -77,6 +80,9 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             fill::refresh(&visit, &wanted, generations).await;
             // What follows is the end of that fill, never another refresh.
             Box::pin(run(gateway, ports, visit.take_deferred())).await;
+        }
+        Deferred::Merge { shard } => {
+            limit::merge(&gateway.limits, ports, DEFERRED_REDIS_TIMEOUT_MS, shard).await;
         }
         Deferred::Purge { purge } => {
             let mut is_done = false;

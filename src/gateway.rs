@@ -37,7 +37,7 @@ use crate::limit::{self, Charge, Checked, Memory, Verdict};
 use crate::listing::{self, origin_failure};
 use crate::origin::replaced_headers;
 use crate::policy::{Part, Policy, RedisDown, Resolved, is_own};
-use crate::ports::{Clock, Ports, Redis, Store};
+use crate::ports::{Clock, Ports, Random, Redis, Store};
 use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 use crate::visit::Visit;
 use crate::visitor::Visitor;
@@ -307,11 +307,14 @@ async fn ask<P: Ports>(
     {
         place.leave(trip_ms, timeout_ms);
     }
-    for batch in std::mem::take(&mut checked.deferred) {
+    for (shard, batch) in std::mem::take(&mut checked.deferred) {
         visit.defer(Deferred::Send {
-            store: Store::Limits,
+            store: Store::Limits(shard),
             batch,
         });
+    }
+    for shard in std::mem::take(&mut checked.merges) {
+        visit.defer(Deferred::Merge { shard });
     }
     let seen = found
         .and_then(Result::ok)
@@ -418,6 +421,12 @@ impl<P: Ports> Clock for Isolated<'_, '_, P> {
 
     async fn sleep(&self, duration_ms: u64) {
         self.0.sleep(duration_ms).await;
+    }
+}
+
+impl<P: Ports> Random for Isolated<'_, '_, P> {
+    fn random(&self) -> u128 {
+        self.0.ports.random()
     }
 }
 

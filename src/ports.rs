@@ -11,8 +11,9 @@ use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 /// `CACHE_REDIS_REST_URL` is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Store {
-    /// Limits: must not evict.
-    Limits,
+    /// Limits, by the place of the database in the list: must not evict. The first one has
+    /// all else that must not be lost.
+    Limits(usize),
     /// Cache entries, their meta records, generations and fill locks: may evict.
     Cache,
 }

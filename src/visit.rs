@@ -9,14 +9,14 @@ use crate::deferred::Deferred;
 use crate::gateway::Gateway;
 use crate::headers::Timing;
 use crate::http::{Headers, Response};
-use crate::ports::{Clock, Fetch, OriginError, Ports, Redis, Store};
+use crate::ports::{Clock, Fetch, OriginError, Ports, Random, Redis, Store};
 use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 
 pub struct Visit<'a, P: Ports> {
     pub gateway: &'a Gateway,
     pub ports: &'a P,
-    /// By database: limits, and the cache's if it has its own.
-    failed: [RefCell<Option<RedisError>>; 2],
+    /// By database.
+    failed: RefCell<Vec<(Store, RedisError)>>,
     /// Trips under way, and since when there is at least one.
     waiting: Cell<(u32, u64)>,
     redis_ms: Cell<Option<u64>>,
@@ -30,7 +30,7 @@ impl<'a, P: Ports> Visit<'a, P> {
         Self {
             gateway,
             ports,
-            failed: Default::default(),
+            failed: RefCell::new(Vec::new()),
             waiting: Cell::new((0, 0)),
             redis_ms: Cell::new(None),
             slowest_trip_ms: Cell::new(None),
@@ -39,11 +39,11 @@ impl<'a, P: Ports> Visit<'a, P> {
         }
     }
 
-    fn failed(&self, store: Store) -> &RefCell<Option<RedisError>> {
-        let [limits, cache] = &self.failed;
+    /// Both stores may be one database.
+    fn database(&self, store: Store) -> Store {
         match store {
-            Store::Cache if self.gateway.settings.separate_cache => cache,
-            _ => limits,
+            Store::Cache if !self.gateway.settings.separate_cache => Store::Limits(0),
+            store => store,
         }
     }
 
@@ -155,6 +155,12 @@ impl<P: Ports> Clock for Visit<'_, P> {
     }
 }
 
+impl<P: Ports> Random for Visit<'_, P> {
+    fn random(&self) -> u128 {
+        self.ports.random()
+    }
+}
+
 impl<P: Ports> Redis for Visit<'_, P> {
     async fn pipeline(
         &self,
@@ -165,7 +171,9 @@ impl<P: Ports> Redis for Visit<'_, P> {
         if self.gateway.settings.without_redis {
             return Err(RedisError::new(RedisErrorKind::Open, "there is none"));
         }
-        if let Some(error) = self.failed(store).borrow().as_ref() {
+        let database = self.database(store);
+        let known = |(failed, _): &&(Store, RedisError)| *failed == database;
+        if let Some((_, error)) = self.failed.borrow().iter().find(known) {
             return Err(error.clone());
         }
         self.begin_trip();
@@ -184,7 +192,7 @@ impl<P: Ports> Redis for Visit<'_, P> {
                 // That was the fault of one value: the next trip is about something else.
                 return replies;
             }
-            *self.failed(store).borrow_mut() = Some(error.clone());
+            self.failed.borrow_mut().push((database, error.clone()));
         }
         replies
     }

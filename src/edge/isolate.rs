@@ -63,9 +63,14 @@ impl Isolate {
         let mut seed = [0; 8];
         // Without randomness probes of isolates are only less spread out.
         let _ = getrandom::fill(&mut seed);
-        let redis = config
-            .redis
-            .map(|redis| Client::new(redis.limits, redis.cache, u64::from_le_bytes(seed)));
+        let redis = config.redis.map(|redis| {
+            Client::new(
+                redis.limits,
+                Vec::new(),
+                redis.cache,
+                u64::from_le_bytes(seed),
+            )
+        });
         Ok(Self {
             gateway: Gateway::new(
                 policy,

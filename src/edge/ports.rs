@@ -42,7 +42,7 @@ impl EdgePorts {
             return;
         };
         let timeout_ms = self.isolate.gateway.policy.defaults.timeout.redis_ms;
-        for store in [Store::Limits, Store::Cache] {
+        for store in client.stores() {
             if client.probe_due(self.now_ms(), store) {
                 let _ = client.probe(self, store, timeout_ms).await;
             }

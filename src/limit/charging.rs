@@ -5,16 +5,18 @@
 
 use std::rc::Rc;
 
-use super::counts::{Counted, Sums};
+use super::counts::Sums;
+use super::lease::Lease;
 use super::memory::Memory;
-use super::rule::{Added, Rule};
-use super::window::Spot;
+use super::meter::{Added, number};
+use super::rule::Rule;
+use super::window::{Known, Rest, Spot};
 use crate::redis::{Batch, Command, Reply};
 
 /// The year 144 683. Sums of times never overflow below it.
 const MAX_TIME_MS: u64 = 1 << 52;
 
-/// A charge that Redis ran and answered.
+/// A charge that Redis ran and answered, or a permit that was charged before.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     /// Which rule.
@@ -24,19 +26,22 @@ pub(super) struct Held {
     /// Where it stands in Redis.
     pub stands: Spot,
     pub added: Added,
+    /// What was charged, this request's cost among it.
+    pub units: u32,
+    /// Of `units`, how many were too many: they go back, the rest fits.
+    pub excess: u32,
     /// After the charge; what was there before is unknown when it would overflow.
-    pub total: u64,
-    pub previous: Rc<Sums>,
-    /// Read right after the charge, when it was to be the last that fits.
-    pub current: Option<Counted>,
+    pub known: Known,
     pub fits: bool,
     /// The key may be new and this trip did not set its expiry.
     pub lacks_expiry: bool,
+    /// Spent of a lease: nothing was charged now.
+    pub is_spent: bool,
 }
 
 impl Held {
-    /// Of a rule that was not charged: nothing to give back.
-    pub fn uncharged(index: usize, spot: Spot) -> Self {
+    /// Of a rule that was not charged now: nothing to give back.
+    pub fn uncharged(index: usize, spot: Spot, known: Known) -> Self {
         Self {
             index,
             spot,
@@ -45,18 +50,33 @@ impl Held {
                 total: false,
                 slot: false,
             },
-            total: 0,
-            previous: Rc::default(),
-            current: None,
+            units: 0,
+            excess: 0,
+            known,
             fits: false,
             lacks_expiry: false,
+            is_spent: false,
         }
+    }
+
+    /// Judges it where it counts. Of a grant the part that fits is kept, if the request
+    /// itself is in it.
+    fn judge(&mut self, rule: &Rule<'_>) {
+        let count = rule.window.count(self.spot, &self.known);
+        let over = count.saturating_sub(rule.capacity());
+        let spare = u64::from(self.units - rule.cost.min(self.units));
+        self.fits = rule.is_whole(self.added) && over <= spare;
+        self.excess = match self.fits {
+            true => u32::try_from(over).unwrap_or(0),
+            false => 0,
+        };
     }
 }
 
 /// What one trip asks.
 #[derive(Debug)]
 pub(super) struct Asked {
+    shard: usize,
     pub batch: Batch,
     /// When it was planned, by the local clock.
     pub sent_ms: u64,
@@ -71,6 +91,7 @@ pub(super) struct Asked {
 struct AskedCharge {
     index: usize,
     spot: Spot,
+    units: u32,
     sets_expiry: bool,
     /// `None`: asked in this trip.
     previous: Option<Rc<Sums>>,
@@ -93,46 +114,65 @@ pub(super) enum Judged {
     Broken(Vec<Held>),
 }
 
-/// Plans charges for the rules in `group`, after giving back `returned`.
+/// Plans charges for the rules in `group`, all of one database, after giving back
+/// `returned`.
 pub(super) fn plan(
     memory: &mut Memory,
     rules: &[Rule<'_>],
-    group: &[usize],
+    (shard, group): (usize, &[usize]),
     returned: &[Held],
     riders: Vec<Command>,
     now_ms: u64,
 ) -> Asked {
-    let label_ms = memory.clock.label(now_ms);
     // What is charged once more is judged by Redis' own word.
-    let mut has_time = memory.clock.is_unsure(now_ms) || !returned.is_empty();
+    let mut has_time =
+        !group.is_empty() && memory.is_clock_unsure(shard, now_ms) || !returned.is_empty();
     let mut commands = refunds(rules, returned);
     let given_back = commands.len();
     let mut charges = Vec::with_capacity(group.len());
     for (index, rule) in picked(rules, group) {
-        let spot = rule.window.spot(label_ms);
-        has_time |= rule.window.is_near_boundary(label_ms);
+        let spot = memory.spot(rule, now_ms);
+        has_time |= rule.window.is_near_boundary(spot.at_ms);
         let entry = memory.entry(rule, spot.epoch);
-        let known = entry.previous.as_ref();
-        let counted = known.map_or(0, |sums| sums.from(rule.window.counted_from(spot)));
-        let after = entry.total + entry.in_flight + counted + rule.cost();
-        entry.in_flight += rule.cost();
+        // An epoch before counts only in a sliding window.
+        let previous = match rule.window.is_sliding() {
+            true => entry.previous.clone(),
+            false => Some(Rc::default()),
+        };
+        let known = Known {
+            total: entry.total,
+            previous: previous.clone().unwrap_or_default(),
+            rest: None,
+        };
+        let count = rule.window.count(spot, &known) + entry.in_flight;
+        let unspent = entry.lease.take().and_then(Lease::unspent);
+        let units = match rule.limit.lease && entry.in_flight == 0 && returned.is_empty() {
+            true => {
+                let room = rule.capacity().saturating_sub(count);
+                entry.demand.grant(rule, room, now_ms)
+            }
+            false => rule.cost,
+        };
+        entry.in_flight += u64::from(units);
         let charge = AskedCharge {
             index,
             spot,
+            units,
             sets_expiry: !entry.is_touched,
-            previous: entry.previous.clone(),
-            asks_current: after >= u64::from(rule.requests),
+            previous,
+            asks_current: (rule.window.is_sliding() || rule.window.is_log())
+                && count + rule.cost() >= rule.capacity(),
         };
-        commands.push(rule.charge(spot));
+        rule.charge(spot, units, unspent, &mut commands);
         if charge.sets_expiry {
             commands.push(rule.expire(spot));
         }
         // After the charge: what was admitted before the charge ran must be in it.
         if charge.previous.is_none() {
-            commands.push(rule.read(spot.epoch.saturating_sub(1)));
+            commands.extend(rule.read_more(spot));
         }
         if charge.asks_current {
-            commands.push(rule.read(spot.epoch));
+            commands.push(rule.look(spot));
         }
         charges.push(charge);
     }
@@ -142,6 +182,7 @@ pub(super) fn plan(
     let riders_count = riders.len();
     commands.extend(riders);
     Asked {
+        shard,
         batch: match has_time {
             true => Batch::multi(commands),
             false => Batch::pipeline(commands),
@@ -170,7 +211,7 @@ impl Asked {
             if let Some(rule) = rules.get(charge.index)
                 && let Some(entry) = memory.entry_of(rule, charge.spot.epoch)
             {
-                entry.in_flight = entry.in_flight.saturating_sub(rule.cost());
+                entry.in_flight = entry.in_flight.saturating_sub(u64::from(charge.units));
                 entry.is_touched = false;
             }
         }
@@ -193,59 +234,60 @@ impl Asked {
         let mut held = Vec::with_capacity(self.charges.len());
         let mut learned = Vec::with_capacity(self.charges.len());
         let mut replies = replies.iter().skip(self.given_back);
-        let label_ms = memory.clock.label(self.sent_ms);
+        let label_ms = memory.label(self.shard, self.sent_ms);
         if let Some(ran_ms) = ran_ms {
-            memory.clock.observe(self.sent_ms, received_ms, ran_ms);
+            let clock = memory.clock(self.shard);
+            clock.observe(self.sent_ms, received_ms, ran_ms);
         }
         for charge in &self.charges {
             let Some(rule) = rules.get(charge.index) else {
                 continue;
             };
-            let answered = replies.next().and_then(charged);
+            let answered = replies
+                .nth(rule.charge_replies() - 1)
+                .and_then(|reply| rule.charged(reply));
             let is_expiry_set = charge.sets_expiry
                 && replies
                     .next()
                     .is_some_and(|reply| reply.as_int() == Some(1));
-            let read = match &charge.previous {
+            let previous = match &charge.previous {
                 Some(previous) => Some(previous.clone()),
                 None => replies
                     .next()
-                    .and_then(|reply| counted(rule, reply))
-                    .map(|read| Rc::new(read.slots)),
+                    .and_then(|reply| slots(rule, reply))
+                    .map(Rc::new),
             };
             let current = match charge.asks_current {
-                true => replies.next().and_then(|reply| counted(rule, reply)),
+                true => replies.next().and_then(|reply| rule.parse(reply)),
                 false => None,
             };
             let Some((total, added)) = answered else {
                 is_broken = true;
                 continue;
             };
-            is_broken |= read.is_none();
-            let previous = read.unwrap_or_default();
-            let total = total.unwrap_or(u64::from(u32::MAX));
-            let fits = added.total
-                && added.slot
-                && rule.does_fit(rule.window.count(charge.spot, total, &previous));
+            is_broken |= previous.is_none();
+            let known = Known {
+                total: total.unwrap_or(u64::from(u32::MAX)),
+                previous: previous.unwrap_or_default(),
+                rest: current.and_then(|current| current.rest),
+            };
             if let Some(ran_ms) = ran_ms {
                 is_label_false |= !rule.window.is_label_true(charge.spot, ran_ms);
-                is_epoch_wrong |= !rule.window.is_same_epoch(charge.spot, ran_ms);
+                is_epoch_wrong |= !rule.window.is_same_epoch(charge.spot, ran_ms)
+                    || rule.window.is_misjudged(charge.spot, ran_ms);
             }
             let read_ms = ran_ms.unwrap_or(label_ms);
             let is_final = rule.window.spot(read_ms).epoch == charge.spot.epoch
                 && rule.window.is_past_grace(read_ms);
-            learned.push((total, is_expiry_set, is_final));
-            held.push(Held {
-                index: charge.index,
-                spot: charge.spot,
-                stands: charge.spot,
+            learned.push((known.total, is_expiry_set, is_final));
+            let mut one = Held {
+                units: charge.units,
                 added,
-                total,
-                previous,
-                current,
-                fits,
-                lacks_expiry: !is_expiry_set && total == rule.cost(),
-            });
+                lacks_expiry: !is_expiry_set && known.total == u64::from(charge.units),
+                ..Held::uncharged(charge.index, charge.spot, known)
+            };
+            one.judge(rule);
+            held.push(one);
         }
         // Redis says where it ran: that is where it counts.
         if let Some(ran_ms) = ran_ms
@@ -259,10 +301,10 @@ impl Asked {
         let is_unplaced = is_late && !self.has_time && all_fit;
         if is_unplaced {
             // It ran at some time since then: counted longer than it must be, it is safe.
-            let to_ms = memory.clock.label(received_ms);
+            let to_ms = memory.label(self.shard, received_ms);
             let is_same = |held: &Held| {
                 let rule = rules.get(held.index);
-                rule.is_some_and(|rule| rule.window.spot(to_ms).epoch == held.stands.epoch)
+                rule.is_some_and(|rule| rule.window.is_same_epoch(held.stands, to_ms))
             };
             is_epoch_wrong = !held.iter().all(is_same);
             if !is_epoch_wrong {
@@ -283,37 +325,46 @@ impl Asked {
                 continue;
             };
             if let Some(entry) = memory.entry_of(rule, held.spot.epoch) {
-                entry.in_flight = entry.in_flight.saturating_sub(rule.cost());
+                entry.in_flight = entry.in_flight.saturating_sub(u64::from(held.units));
+                let growth = total.saturating_sub(entry.total);
                 entry.total = total;
                 if held.fits {
-                    entry.settled = total;
+                    entry.settled = total - u64::from(held.excess);
+                    entry.own += u64::from(held.units - held.excess);
                 }
                 entry.is_touched |= is_expiry_set;
                 if is_final && entry.previous.is_none() {
-                    entry.previous = Some(held.previous.clone());
+                    entry.previous = Some(held.known.previous.clone());
+                }
+                if held.fits && rule.window.is_sliding() {
+                    memory.learn_share(u64::from(held.units), growth);
                 }
             }
         }
         // One that stays in its slot is moved too: the move's `TIME` confirms its epoch.
-        let is_astray = is_unplaced || held.iter().any(|held| held.spot.slot != held.stands.slot);
+        let is_moved = |held: &Held| {
+            let is_log = |rule: &Rule<'_>| rule.window.is_log();
+            held.spot.slot != held.stands.slot
+                || held.spot.at_ms != held.stands.at_ms && rules.get(held.index).is_some_and(is_log)
+        };
+        let is_astray = is_unplaced || held.iter().any(is_moved);
         match all_fit && is_astray {
             true => Judged::Astray(held),
             false => Judged::Valid(held),
         }
     }
 
-    /// The charges as they count at another moment.
+    /// The charges as they count at another moment. A bucket that was judged too early
+    /// was judged safely.
     fn placed(&self, rules: &[Rule<'_>], held: Vec<Held>, at_ms: u64) -> Vec<Held> {
-        let placed = |held: Held| {
+        let placed = |mut held: Held| {
             let rule = rules.get(held.index)?;
-            let spot = rule.window.spot(at_ms);
-            let count = rule.window.count(spot, held.total, &held.previous);
-            Some(Held {
-                spot,
-                fits: held.added.total && held.added.slot && rule.does_fit(count),
-                current: None,
-                ..held
-            })
+            if !rule.window.is_bucket() {
+                held.spot = rule.window.spot(at_ms);
+                held.known.rest = None;
+                held.judge(rule);
+            }
+            Some(held)
         };
         held.into_iter().filter_map(placed).collect()
     }
@@ -323,8 +374,10 @@ impl Asked {
 pub(super) fn shift(rules: &[Rule<'_>], charged: &[Held]) -> Batch {
     let mut commands = Vec::with_capacity(2 * charged.len() + 1);
     for held in charged {
-        if let Some(rule) = rules.get(held.index) {
-            commands.push(rule.shift(held.stands, held.spot));
+        if let Some(rule) = rules.get(held.index)
+            && let Some(shift) = rule.shift(held.stands, held.spot, held.units)
+        {
+            commands.push(shift);
             // A flush may have come first, and then this makes the key.
             commands.push(rule.expire(held.spot));
         }
@@ -334,16 +387,19 @@ pub(super) fn shift(rules: &[Rule<'_>], charged: &[Held]) -> Batch {
 }
 
 /// Whether they were moved before the next epoch began, whose charges read this one's
-/// slots. `None`: nobody knows where they stand.
+/// slots, and before a log would have dropped them. `None`: nobody knows where they stand.
 pub(super) fn is_shifted(rules: &[Rule<'_>], charged: &[Held], replies: &[Reply]) -> Option<bool> {
-    let ran_ms = time_ms(replies.last()?)?;
-    let mut is_in_time = true;
-    for (held, reply) in charged.iter().zip(replies.iter().step_by(2)) {
-        reply.as_list()?.first()?.as_int()?;
-        let rule = rules.get(held.index)?;
-        is_in_time &= rule.window.is_same_epoch(held.spot, ran_ms);
+    let (time, moves) = replies.split_last()?;
+    let ran_ms = time_ms(time)?;
+    if moves.iter().any(Reply::is_error) {
+        return None;
     }
-    Some(is_in_time)
+    let is_in_time = |held: &Held| {
+        let rule = rules.get(held.index)?;
+        let is_counted = held.stands.at_ms + rule.window.length_ms() > ran_ms;
+        Some(rule.window.is_same_epoch(held.spot, ran_ms) && is_counted)
+    };
+    Some(charged.iter().all(|held| is_in_time(held) == Some(true)))
 }
 
 /// Gives charges back, each with its expiry: after a flush a refund makes the key.
@@ -351,7 +407,7 @@ pub(super) fn refunds(rules: &[Rule<'_>], held: &[Held]) -> Vec<Command> {
     let mut commands = Vec::with_capacity(2 * held.len());
     for held in held {
         if let Some(rule) = rules.get(held.index)
-            && let Some(refund) = rule.refund(held.stands, held.added)
+            && let Some(refund) = rule.refund(held.stands, held.added, 0..held.units)
         {
             commands.push(refund);
             commands.push(rule.expire(held.stands));
@@ -369,40 +425,18 @@ pub(super) fn picked<'r, 'p>(
         .filter_map(|index| rules.get(*index).map(|rule| (*index, rule)))
 }
 
-/// A whole key, or nothing when the reply is no string.
-pub(super) fn counted(rule: &Rule<'_>, reply: &Reply) -> Option<Counted> {
-    match reply {
-        Reply::Nil => Some(Counted::default()),
-        reply => Some(Counted::parse(&rule.window, reply.as_bytes()?)),
+/// The slots of an epoch's key.
+pub(super) fn slots(rule: &Rule<'_>, reply: &Reply) -> Option<Sums> {
+    match rule.parse(reply)?.rest? {
+        Rest::Slots(slots) => Some(slots),
+        Rest::Oldest(_) => None,
     }
-}
-
-/// The total after a charge, unless it would overflow, and what was added.
-fn charged(reply: &Reply) -> Option<(Option<u64>, Added)> {
-    let [total, slot] = reply.as_list()? else {
-        return None;
-    };
-    let number = |reply: &Reply| match reply {
-        Reply::Nil => Some(None),
-        Reply::Int(number) => u64::try_from(*number).ok().map(Some),
-        _ => None,
-    };
-    let (total, slot) = (number(total)?, number(slot)?);
-    let added = Added {
-        total: total.is_some(),
-        slot: slot.is_some(),
-    };
-    Some((total, added))
 }
 
 /// `TIME`: seconds and microseconds, as strings or numbers.
 fn time_ms(reply: &Reply) -> Option<u64> {
     let [seconds, micros] = reply.as_list()? else {
         return None;
-    };
-    let number = |reply: &Reply| match reply {
-        Reply::Int(number) => u64::try_from(*number).ok(),
-        reply => reply.as_str()?.parse::<u64>().ok(),
     };
     number(seconds)?
         .checked_mul(1000)?

@@ -2,18 +2,27 @@
 //!
 //! A ring of buckets by the local clock, exact for this isolate: the ring spans a
 //! whole window and the bucket under way, so that never more than the limit is
-//! admitted here in any trailing window. Other isolates are not counted. Nothing of
-//! it is sent to Redis later. A ring takes about 400 bytes with its key.
+//! admitted here in any trailing window. Other isolates are not counted. What was counted
+//! is charged to Redis once it is back. A ring takes about 500 bytes with its key.
 
+use super::meter::Meter;
 use super::rule::Rule;
+use super::window::Spot;
 use crate::recent::Recent;
+use crate::redis::Command;
 
 /// Buckets of a window: what was admitted returns at most a thirtieth late.
 const BUCKETS: u64 = 30;
 
+/// A log has a member for every unit; more than this many at once wait for nobody.
+const MOST_UNITS: u32 = 1_000;
+
 #[derive(Debug)]
 pub struct Local {
     rings: Recent<Ring>,
+    /// Keys of rings that Redis does not know of yet.
+    unmerged: Vec<String>,
+    most: usize,
 }
 
 #[derive(Debug, Default)]
@@ -22,12 +31,23 @@ struct Ring {
     newest: u64,
     /// Bucket `n` is at `n % (BUCKETS + 1)`.
     counts: [u32; BUCKETS as usize + 1],
+    /// Where it is to be charged; `None`: nothing is.
+    meter: Option<Meter>,
+}
+
+/// What an isolate admitted by itself under one key.
+pub struct Unmerged {
+    meter: Meter,
+    /// The local time at which each bucket began, and its units.
+    counts: Vec<(u64, u32)>,
 }
 
 impl Local {
     pub fn new(most: usize) -> Self {
         Self {
             rings: Recent::new(most),
+            unmerged: Vec::new(),
+            most,
         }
     }
 
@@ -42,13 +62,82 @@ impl Local {
         if let Some(count) = ring.slot(newest) {
             *count = count.saturating_add(rule.cost);
         }
+        if ring.meter.is_none() {
+            ring.meter = Some(rule.meter().clone());
+            self.unmerged.push(rule.base.clone());
+        }
+        // Rings that made room for others are still named.
+        if self.unmerged.len() > 2 * self.most {
+            let rings = &self.rings;
+            self.unmerged
+                .retain(|base| rings.get(base).is_some_and(|ring| ring.meter.is_some()));
+        }
+    }
+
+    pub fn forget(&mut self, base: &str) {
+        if let Some(ring) = self.rings.get_mut(base) {
+            *ring = Ring::default();
+        }
+    }
+
+    pub fn has_unmerged(&self) -> bool {
+        !self.unmerged.is_empty()
+    }
+
+    /// Takes what is to be charged to one database, of at most so many keys. From now on
+    /// Redis counts it.
+    pub fn take_unmerged(&mut self, shard: usize, most: usize) -> Vec<Unmerged> {
+        let mut taken = Vec::new();
+        let rings = &mut self.rings;
+        self.unmerged.retain(|base| {
+            if taken.len() >= most {
+                return true;
+            }
+            // A ring that was forgotten meanwhile has nothing to say.
+            let Some(ring) = rings.get_mut(base) else {
+                return false;
+            };
+            let Some(meter) = ring.meter.take_if(|meter| meter.shard == shard) else {
+                return ring.meter.is_some();
+            };
+            let bucket_ms = bucket_ms(&meter);
+            let first = ring.newest.saturating_sub(BUCKETS);
+            let counts = (first..=ring.newest)
+                .filter_map(|bucket| {
+                    let units = *ring.slot(bucket)?;
+                    (units > 0).then_some((bucket * bucket_ms, units))
+                })
+                .collect();
+            *ring = Ring::default();
+            taken.push(Unmerged { meter, counts });
+            false
+        });
+        taken
+    }
+
+    /// Nothing of it has reached Redis.
+    pub fn put_back(&mut self, unmerged: Vec<Unmerged>) {
+        for Unmerged { meter, counts } in unmerged {
+            let bucket_ms = bucket_ms(&meter);
+            let ring = self.rings.use_or_default(&meter.base);
+            for (at_ms, units) in counts {
+                ring.advance(ring.newest.max(at_ms / bucket_ms));
+                if let Some(count) = ring.slot(at_ms / bucket_ms) {
+                    *count = count.saturating_add(units);
+                }
+            }
+            if ring.meter.is_none() {
+                self.unmerged.push(meter.base.clone());
+                ring.meter = Some(meter);
+            }
+        }
     }
 
     /// How long until the next release after which `room` units are free.
     pub fn frees_in(&mut self, rule: &Rule<'_>, room: u64, now_ms: u64) -> u64 {
-        let bucket_ms = bucket_ms(rule);
+        let bucket_ms = bucket_ms(rule.meter());
         let ring = self.ring(rule, now_ms);
-        let most = u64::from(rule.requests);
+        let most = rule.capacity();
         let mut count = ring.count();
         let first = ring.newest.saturating_sub(BUCKETS);
         for bucket in first..=ring.newest {
@@ -63,13 +152,47 @@ impl Local {
 
     fn ring(&mut self, rule: &Rule<'_>, now_ms: u64) -> &mut Ring {
         let ring = self.rings.use_or_default(&rule.base);
-        ring.advance(now_ms / bucket_ms(rule));
+        ring.advance(now_ms / bucket_ms(rule.meter()));
         ring
     }
 }
 
-fn bucket_ms(rule: &Rule<'_>) -> u64 {
-    rule.window.length_ms().div_ceil(BUCKETS)
+impl Unmerged {
+    /// Charges for all of it. What is of an epoch that is over counts from the beginning
+    /// of this one: nobody reads that epoch again.
+    pub fn charges(&self, now: Spot, label: impl Fn(u64) -> u64, commands: &mut Vec<Command>) {
+        let meter = &self.meter;
+        for (at_ms, units) in &self.counts {
+            let spot = meter.window.spot(label(*at_ms));
+            let spot = match spot.epoch == now.epoch || !meter.window.is_sliding() {
+                true => spot,
+                false => meter.window.spot(now.epoch * meter.window.length_ms()),
+            };
+            let is_over = meter.window.is_fixed() && spot.epoch != now.epoch;
+            if spot.epoch <= now.epoch && !is_over {
+                if meter.window.is_log() {
+                    // Each bucket's units have names of their own.
+                    let tag = meter.tag.wrapping_add(*at_ms);
+                    let meter = Meter {
+                        tag,
+                        ..meter.clone()
+                    };
+                    meter.charge(spot, (*units).min(MOST_UNITS), None, commands);
+                } else {
+                    meter.charge(spot, *units, None, commands);
+                }
+            }
+        }
+        commands.push(meter.expire(now));
+    }
+
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+}
+
+fn bucket_ms(meter: &Meter) -> u64 {
+    meter.window.length_ms().div_ceil(BUCKETS).max(1)
 }
 
 impl Ring {

@@ -7,24 +7,41 @@
 
 use std::rc::Rc;
 
+use super::charging::Held;
 use super::counts::Sums;
+use super::lease::{Demand, Lease};
 use super::local::Local;
 use super::redis_clock::RedisClock;
 use super::rule::Rule;
-use super::window::Spot;
+use super::window::{Known, Spot};
 use crate::recent::Recent;
 
-/// Keys, and again as many windows of the local mode.
-pub(super) const MAX_ENTRIES: usize = 4096;
+/// Keys, and as many windows of the local mode.
+pub(super) const MAX_ENTRIES: usize = 10_000;
 
 /// A refusal is remembered no longer, because others may give their charges back.
 const MAX_REFUSAL_MS: u64 = 5_000;
 
+/// A whole share.
+pub(super) const SHARES: u64 = 1024;
+
+/// Units that say something of a share.
+const KNOWN_ENOUGH: u64 = 10;
+
+/// Older traffic counts half when so many units were seen.
+const FORGET_SHARE_AT: u64 = 10_000;
+
 #[derive(Debug)]
 pub struct Memory {
-    pub(super) clock: RedisClock,
+    /// One for each database.
+    clocks: Vec<RedisClock>,
+    /// For a place that is not there, which there is none of.
+    spare: RedisClock,
     pub(super) local: Local,
     entries: Recent<Entry>,
+    /// Units admitted here, and units that Redis' totals grew by meanwhile.
+    own: u64,
+    seen: u64,
 }
 
 /// One key, as of its newest epoch that was charged here.
@@ -37,10 +54,16 @@ pub(super) struct Entry {
     pub settled: u64,
     /// Charged by requests of this isolate that have no answer yet.
     pub in_flight: u64,
+    /// Admitted by this isolate in this epoch, and in the one before.
+    pub own: u64,
+    pub own_before: u64,
     /// This isolate has set the key's expiry.
     pub is_touched: bool,
     /// The epoch before, once it no longer changes.
     pub previous: Option<Rc<Sums>>,
+    /// Permits that are charged and not spent.
+    pub lease: Option<Lease>,
+    pub demand: Demand,
     refusal: Option<Refusal>,
 }
 
@@ -65,13 +88,16 @@ impl Default for Memory {
 impl Memory {
     pub fn new() -> Self {
         Self {
-            clock: RedisClock::default(),
+            clocks: Vec::new(),
+            spare: RedisClock::default(),
             local: Local::new(MAX_ENTRIES),
             entries: Recent::new(MAX_ENTRIES),
+            own: 0,
+            seen: 0,
         }
     }
 
-    /// How many keys it knows; at most 4096.
+    /// How many keys it knows; at most 10 000.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -80,12 +106,54 @@ impl Memory {
         self.entries.is_empty()
     }
 
+    /// How far Redis' clock is ahead of this isolate's, by database; `None`: unknown.
+    pub fn clock_offset_ms(&self, shard: usize) -> Option<i64> {
+        self.clocks.get(shard)?.offset_ms()
+    }
+
+    pub(super) fn clock(&mut self, shard: usize) -> &mut RedisClock {
+        if self.clocks.len() <= shard {
+            self.clocks.resize_with(shard + 1, RedisClock::default);
+        }
+        self.clocks.get_mut(shard).unwrap_or(&mut self.spare)
+    }
+
+    /// Redis' time now, as far as it is known.
+    pub(super) fn label(&self, shard: usize, now_ms: u64) -> u64 {
+        match self.clocks.get(shard) {
+            Some(clock) => clock.label(now_ms),
+            None => now_ms,
+        }
+    }
+
+    pub(super) fn is_clock_unsure(&self, shard: usize, now_ms: u64) -> bool {
+        self.clocks
+            .get(shard)
+            .is_none_or(|clock| clock.is_unsure(now_ms))
+    }
+
+    /// Where a charge that leaves now counts. Of a log that is when it will run: its
+    /// units bear that time.
+    pub(super) fn spot(&self, rule: &Rule<'_>, now_ms: u64) -> Spot {
+        let label_ms = self.label(rule.shard, now_ms);
+        let under_way_ms = match self.clocks.get(rule.shard) {
+            Some(clock) if rule.window.is_log() => clock.one_way_ms(),
+            _ => 0,
+        };
+        rule.window.spot(label_ms + under_way_ms)
+    }
+
     /// The entry of a rule, emptied when it is about another epoch.
     pub(super) fn entry(&mut self, rule: &Rule<'_>, epoch: u64) -> &mut Entry {
         let entry = self.entries.use_or_default(&rule.base);
         if entry.epoch != epoch {
             *entry = Entry {
                 epoch,
+                own_before: match entry.epoch + 1 == epoch {
+                    true => entry.own,
+                    false => 0,
+                },
+                demand: entry.demand,
                 refusal: entry.refusal,
                 ..Entry::default()
             };
@@ -100,25 +168,25 @@ impl Memory {
             .filter(|entry| entry.epoch == epoch)
     }
 
-    /// The total of the epoch at `spot` and the epoch before, as far as they are known
-    /// without asking.
-    pub(super) fn known_count(&self, rule: &Rule<'_>, spot: Spot) -> (u64, Rc<Sums>) {
+    /// What is known of a count at `spot` without asking.
+    pub(super) fn known(&self, rule: &Rule<'_>, spot: Spot) -> Known {
         match self.entries.get(&rule.base) {
-            Some(entry) if entry.epoch == spot.epoch => {
-                (entry.settled, entry.previous.clone().unwrap_or_default())
-            }
-            _ => (0, Rc::default()),
+            Some(entry) if entry.epoch == spot.epoch => Known {
+                total: entry.settled - entry.unspent().min(entry.settled),
+                previous: entry.previous.clone().unwrap_or_default(),
+                rest: None,
+            },
+            _ => Known::default(),
         }
     }
 
     /// What Redis said last that counts at `spot`, and when it stops to, at the latest:
     /// what the local mode goes on from.
     pub(super) fn last_word(&self, rule: &Rule<'_>, spot: Spot) -> (u64, u64) {
-        let (total, previous) = self.known_count(rule, spot);
-        match rule.window.count(spot, total, &previous) {
+        match rule.window.count(spot, &self.known(rule, spot)) {
             0 => (0, spot.at_ms),
             known => (
-                known.min(u64::from(rule.requests)),
+                known.min(rule.capacity()),
                 (spot.epoch + 1) * rule.window.length_ms(),
             ),
         }
@@ -129,23 +197,100 @@ impl Memory {
     pub(super) fn is_doubtful(&self, rule: &Rule<'_>, spot: Spot) -> bool {
         let own = match self.entries.get(&rule.base) {
             Some(entry) if entry.epoch == spot.epoch => {
-                let previous = entry.previous.as_ref();
-                let counted = previous.map_or(0, |sums| sums.from(rule.window.counted_from(spot)));
-                entry.total + counted + entry.in_flight
+                let known = Known {
+                    total: entry.total,
+                    previous: entry.previous.clone().unwrap_or_default(),
+                    rest: None,
+                };
+                rule.window.count(spot, &known) + entry.in_flight
             }
             _ => 0,
         };
         !rule.does_fit(own + rule.cost())
     }
 
+    /// Which part of a limit this isolate admitted lately, and what of it in this epoch, in
+    /// units: of this key if enough is known of it, else of all keys. In 1/1024.
+    pub(super) fn share(&self, rule: &Rule<'_>, spot: Spot) -> (u64, u64) {
+        let pooled = || match self.seen {
+            seen if seen >= KNOWN_ENOUGH => self.own.min(seen) * SHARES / seen,
+            _ => SHARES,
+        };
+        match self.entries.get(&rule.base) {
+            Some(entry) if entry.epoch == spot.epoch && rule.window.is_sliding() => {
+                let before = entry.previous.as_ref().map(|sums| sums.from(0));
+                let own = entry.own + before.map_or(0, |before| entry.own_before.min(before));
+                let all = entry.settled + before.unwrap_or(0);
+                let share = match all >= KNOWN_ENOUGH {
+                    true => own.min(all) * SHARES / all,
+                    false => pooled(),
+                };
+                (share, entry.own)
+            }
+            _ => (pooled(), 0),
+        }
+    }
+
+    /// A charge of `units` was admitted by an answer that showed `growth` more than the
+    /// last one, itself included.
+    pub(super) fn learn_share(&mut self, units: u64, growth: u64) {
+        self.own += units;
+        self.seen += growth.max(units);
+        if self.seen > FORGET_SHARE_AT {
+            self.own /= 2;
+            self.seen /= 2;
+        }
+    }
+
+    /// Takes a permit that was charged before; where it counts.
+    pub(super) fn spend(&mut self, rule: &Rule<'_>, now_ms: u64) -> Option<Spot> {
+        if self.is_clock_unsure(rule.shard, now_ms) {
+            return None;
+        }
+        let label_ms = self.label(rule.shard, now_ms);
+        let epoch = rule.window.spot(label_ms).epoch;
+        let entry = self.entry_of(rule, epoch)?;
+        let spot = entry.lease.as_mut()?.spend(rule, label_ms)?;
+        entry.demand.spent(rule.cost);
+        Some(spot)
+    }
+
+    /// Another limit refused the request that had taken it.
+    pub(super) fn unspend(&mut self, rule: &Rule<'_>) {
+        if let Some(lease) =
+            (self.entries.get_mut(&rule.base)).and_then(|entry| entry.lease.as_mut())
+        {
+            lease.left += rule.cost;
+        }
+    }
+
+    /// Keeps what a charge brought beyond the request's own cost.
+    pub(super) fn keep_lease(&mut self, rule: &Rule<'_>, held: &Held) {
+        let left = held.units.saturating_sub(held.excess + rule.cost);
+        if left > 0
+            && let Some(entry) = self.entry_of(rule, held.stands.epoch)
+        {
+            entry.lease = Some(Lease::new(held.stands, left));
+        }
+    }
+
+    /// Forgets all that is known of a key, for it was reset.
+    pub(super) fn forget(&mut self, base: &str) {
+        if let Some(entry) = self.entries.get_mut(base) {
+            *entry = Entry::default();
+        }
+        self.local.forget(base);
+    }
+
     /// The refusal that this isolate may repeat on its own.
     pub(super) fn refusal(&self, rule: &Rule<'_>, now_ms: u64) -> Option<Refusal> {
         let refusal = self.entries.get(&rule.base)?.refusal?;
-        let holds = rule.cost() >= refusal.cost
+        // A dearer request fits later, and must be told so.
+        let holds = rule.cost() == refusal.cost
             && now_ms < refusal.until_ms
             // A clock that was set back does not prolong a refusal.
             && refusal.until_ms - now_ms <= MAX_REFUSAL_MS
-            && self.clock.label(now_ms) < refusal.fits_at_ms;
+            && self.label(rule.shard, now_ms) < refusal.fits_at_ms;
         holds.then_some(refusal)
     }
 
@@ -162,5 +307,12 @@ impl Memory {
             fits_at_ms,
             until_ms: now_ms + MAX_REFUSAL_MS,
         });
+    }
+}
+
+impl Entry {
+    /// Charged by this isolate and not spent: nobody's yet.
+    pub fn unspent(&self) -> u64 {
+        self.lease.map_or(0, |lease| u64::from(lease.left))
     }
 }

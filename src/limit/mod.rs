@@ -59,20 +59,24 @@ mod charging;
 mod check;
 mod counts;
 mod fallback;
+mod lease;
 mod local;
 mod memory;
+mod meter;
 mod redis_clock;
 mod rule;
 mod settling;
+mod upkeep;
 mod window;
 
 use std::cell::RefCell;
 
 use crate::policy::{self, RedisDown};
-use crate::ports::{self, Store};
+use crate::ports;
 use crate::redis::{Batch, Command, RedisError, Reply};
 
 pub use memory::Memory;
+pub use upkeep::{forget, merge, peek, reset};
 pub use window::{RESIDUAL_MS, Window};
 
 use check::Flow;
@@ -90,6 +94,8 @@ pub struct Charge<'p> {
     pub id: String,
     /// The route's name; a limit with `per = "all"` ignores it.
     pub route: &'p str,
+    /// Which of the databases for limits counts this id.
+    pub shard: usize,
 }
 
 impl<'p> Charge<'p> {
@@ -101,6 +107,7 @@ impl<'p> Charge<'p> {
             cost: limit.cost.miss,
             id,
             route,
+            shard: 0,
         }
     }
 }
@@ -115,6 +122,10 @@ pub struct Quota {
     /// Of a limit that refused or is used up: when the same request fits. Else when
     /// the oldest known charge returns, or when those of the current epoch begin to.
     pub reset_ms: u64,
+    /// It refuses nobody.
+    pub is_shadow: bool,
+    /// This isolate counted by itself.
+    pub is_degraded: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,22 +145,28 @@ pub struct Checked {
     pub verdict: Verdict,
     /// In the order of the charges, one for each.
     pub quotas: Vec<Quota>,
-    /// Redis did not decide.
+    /// Shadow limits that would have refused.
+    pub shadowed: Vec<String>,
+    /// Of some limit Redis did not decide.
     pub degraded: bool,
     /// Replies to the riders, `None` when no trip was made.
     pub riders: Option<Result<Vec<Reply>, RedisError>>,
-    /// To be sent to `Store::Limits` after the answer.
-    pub deferred: Vec<Batch>,
+    /// To be sent to these databases for limits after the answer.
+    pub deferred: Vec<(usize, Batch)>,
+    /// Databases that are back: `merge` what was counted without them, after the answer.
+    pub merges: Vec<usize>,
+    /// To be sent too when the origin failed or answered 5xx: its cost is another.
+    pub on_error: Vec<(usize, Batch)>,
 }
 
 /// The refusal that this isolate may repeat without asking, if there is one.
-pub fn refused<P: ports::Redis + ports::Clock>(
+pub fn refused<P: ports::Redis + ports::Clock + ports::Random>(
     memory: &RefCell<Memory>,
     ports: &P,
     redis_timeout_ms: u64,
     charges: &[Charge<'_>],
 ) -> Option<Checked> {
-    let rules = Rule::all(charges, redis_timeout_ms);
+    let rules = Rule::all(charges, redis_timeout_ms, 0);
     let flow = Flow::new(memory, ports, redis_timeout_ms, &rules, Vec::new());
     flow.refused()
 }
@@ -157,7 +174,7 @@ pub fn refused<P: ports::Redis + ports::Clock>(
 /// Charges every limit or none, and brings the riders' replies in the same trip.
 ///
 /// Must run to its end even when the client leaves: a refusal gives back in line.
-pub async fn check<P: ports::Redis + ports::Clock>(
+pub async fn check<P: ports::Redis + ports::Clock + ports::Random>(
     memory: &RefCell<Memory>,
     ports: &P,
     redis_timeout_ms: u64,
@@ -165,26 +182,13 @@ pub async fn check<P: ports::Redis + ports::Clock>(
     charges: &[Charge<'_>],
     riders: Vec<Command>,
 ) -> Checked {
-    if charges.is_empty() {
-        return Checked {
-            verdict: Verdict::Admitted,
-            quotas: Vec::new(),
-            degraded: false,
-            riders: match riders.is_empty() {
-                true => None,
-                false => {
-                    let batch = Batch::pipeline(riders);
-                    Some(
-                        ports
-                            .pipeline(Store::Limits, &batch, redis_timeout_ms)
-                            .await,
-                    )
-                }
-            },
-            deferred: Vec::new(),
-        };
-    }
-    let rules = Rule::all(charges, redis_timeout_ms);
+    let is_log = |charge: &Charge<'_>| charge.limit.algorithm == policy::Algorithm::SlidingLog;
+    // Only a log has something to name.
+    let tag = match charges.iter().any(is_log) {
+        true => ports.random() as u64,
+        false => 0,
+    };
+    let rules = Rule::all(charges, redis_timeout_ms, tag);
     let flow = Flow::new(memory, ports, redis_timeout_ms, &rules, riders);
     flow.run(redis_down).await
 }

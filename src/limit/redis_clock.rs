@@ -19,12 +19,23 @@ pub struct RedisClock {
     offset_ms: Option<i64>,
     /// Local time of the newest good sample.
     sampled_ms: Option<u64>,
+    /// Of the last sample.
+    trip_ms: u64,
 }
 
 impl RedisClock {
     /// The label of a charge that leaves now: the raw clock until anything is known.
     pub fn label(&self, now_ms: u64) -> u64 {
         now_ms.saturating_add_signed(self.offset_ms.unwrap_or(0))
+    }
+
+    pub fn offset_ms(&self) -> Option<i64> {
+        self.offset_ms
+    }
+
+    /// How long a command is under way until it runs, as far as one can tell.
+    pub fn one_way_ms(&self) -> u64 {
+        self.trip_ms / 2
     }
 
     /// Whether `TIME` must ride, so that the charge is judged by Redis' own word.
@@ -41,6 +52,7 @@ impl RedisClock {
         let Some(trip_ms) = received_ms.checked_sub(sent_ms) else {
             return;
         };
+        self.trip_ms = trip_ms;
         let trip_ms = signed(trip_ms);
         let newest = signed(redis_ms).saturating_sub(signed(sent_ms));
         let middle = newest.saturating_sub(trip_ms / 2);

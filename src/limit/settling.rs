@@ -2,12 +2,11 @@
 //! then counts is read, of limits too that were not charged because a narrower one
 //! refused first: the request must fit them all. No clock, no waiting.
 
-use std::rc::Rc;
-
-use super::charging::{Held, counted, refunds};
-use super::counts::Sums;
+use super::charging::{Held, refunds, slots};
 use super::memory::Memory;
+use super::meter::number;
 use super::rule::Rule;
+use super::window::Known;
 use crate::redis::{Batch, Reply};
 
 /// What one settling trip asks.
@@ -21,7 +20,7 @@ pub(super) struct Asked {
 struct AskedHeld {
     held: Held,
     gives_back: bool,
-    reads_previous: bool,
+    reads_more: bool,
     /// Not charged: whether it refuses is known when it is read.
     is_uncharged: bool,
 }
@@ -30,30 +29,30 @@ struct AskedHeld {
 #[derive(Debug)]
 pub(super) struct Standing {
     pub held: Held,
-    pub total: u64,
-    pub previous: Rc<Sums>,
-    /// `None`: not read.
-    current: Option<Sums>,
-    /// When the request fits, by Redis' clock: exact if `current` was read, else a
-    /// time at which it surely does.
+    pub known: Known,
+    /// When the request fits, by Redis' clock: exact if the rest was read, else a time
+    /// at which it surely does.
     pub fits_at_ms: u64,
 }
 
-pub(super) fn plan(memory: &mut Memory, rules: &[Rule<'_>], held: Vec<Held>, now_ms: u64) -> Asked {
-    let label_ms = memory.clock.label(now_ms);
+/// For the rules of one database: what was charged of them, and the rest of `group`.
+pub(super) fn plan(
+    memory: &mut Memory,
+    rules: &[Rule<'_>],
+    group: &[usize],
+    held: Vec<Held>,
+    now_ms: u64,
+) -> Asked {
     let mut commands = refunds(rules, &held);
-    let mut asked = Vec::with_capacity(rules.len());
+    let mut asked = Vec::with_capacity(group.len());
     let charged = held.len();
-    let uncharged: Vec<Held> = rules
+    let uncharged: Vec<Held> = group
         .iter()
-        .enumerate()
-        .filter(|(index, _)| held.iter().all(|held| held.index != *index))
-        .map(|(index, rule)| {
-            let spot = rule.window.spot(label_ms);
-            Held {
-                previous: memory.known_count(rule, spot).1,
-                ..Held::uncharged(index, spot)
-            }
+        .filter(|index| held.iter().all(|held| held.index != **index))
+        .filter_map(|index| {
+            let rule = rules.get(*index)?;
+            let spot = memory.spot(rule, now_ms);
+            Some(Held::uncharged(*index, spot, memory.known(rule, spot)))
         })
         .collect();
     for (at, held) in held.into_iter().chain(uncharged).enumerate() {
@@ -63,17 +62,20 @@ pub(super) fn plan(memory: &mut Memory, rules: &[Rule<'_>], held: Vec<Held>, now
         let is_previous_known = memory
             .entry_of(rule, held.spot.epoch)
             .is_some_and(|entry| entry.previous.is_some());
-        let reads_previous = !held.fits && !is_previous_known;
+        let mut reads_more = false;
         if !held.fits {
-            commands.push(rule.read(held.spot.epoch));
-        }
-        if reads_previous {
-            commands.push(rule.read(held.spot.epoch.saturating_sub(1)));
+            commands.push(rule.look(held.spot));
+            if (!is_previous_known || rule.window.is_log())
+                && let Some(more) = rule.read_more(held.spot)
+            {
+                reads_more = true;
+                commands.push(more);
+            }
         }
         asked.push(AskedHeld {
             gives_back: held.added.total || held.added.slot,
             held,
-            reads_previous,
+            reads_more,
             is_uncharged: at >= charged,
         });
     }
@@ -108,47 +110,47 @@ impl Asked {
                 true => totals
                     .next()
                     .filter(|_| held.added.total)
-                    .and_then(first_number),
+                    .and_then(|reply| rule.refunded(reply)),
                 false => None,
             };
             let read = match held.fits {
                 true => None,
-                false => reads.next().and_then(|reply| counted(rule, reply)),
+                false => reads.next().and_then(|reply| rule.parse(reply)),
             };
-            let previous = match asked.reads_previous {
-                true => reads
-                    .next()
-                    .and_then(|reply| counted(rule, reply))
-                    .map(|read| Rc::new(read.slots)),
+            let more = match asked.reads_more {
+                true => reads.next(),
                 false => None,
             };
-            let previous = previous.unwrap_or_else(|| held.previous.clone());
-            let total = read.as_ref().map(|read| read.total).or(answered);
+            let total = match (&read, rule.window.is_log()) {
+                (Some(_), true) => more.and_then(number),
+                (Some(read), false) => Some(read.total),
+                (None, _) => answered,
+            };
+            let previous = match rule.window.is_sliding() {
+                true => more.and_then(|reply| slots(rule, reply)).map(Into::into),
+                false => None,
+            };
             if let Some(total) = total
                 && let Some(entry) = memory.entry_of(rule, held.spot.epoch)
             {
                 entry.total = total;
                 entry.settled = total;
             }
-            if asked.is_uncharged && read.is_none() {
+            if asked.is_uncharged && total.is_none() {
                 continue;
             }
-            let total = total.unwrap_or(held.total);
-            let current = read.map(|read| read.slots);
-            let (fits_at_ms, _) = rule.window.fits_at(
-                held.spot,
-                rule.requests,
-                rule.cost,
-                total,
-                &previous,
-                current.as_ref(),
-            );
-            held.fits |= asked.is_uncharged && fits_at_ms <= held.spot.at_ms;
+            let known = Known {
+                total: total.unwrap_or(held.known.total),
+                previous: previous.unwrap_or_else(|| held.known.previous.clone()),
+                // A count that did not come makes the rest of a log useless.
+                rest: total.and(read).and_then(|read| read.rest),
+            };
+            let (spot, cost) = (held.spot, rule.cost());
+            let (fits_at_ms, _) = rule.window.fits_at(spot, rule.requests, cost, &known);
+            held.fits |= asked.is_uncharged && fits_at_ms <= spot.at_ms;
             standings.push(Standing {
                 held,
-                total,
-                previous,
-                current,
+                known,
                 fits_at_ms,
             });
         }
@@ -158,13 +160,14 @@ impl Asked {
 
 /// Whether every limit that refused would take the charge where it was made: then what
 /// refused it was others' refused charges, now given back.
-pub(super) fn fits_now(standings: &[Standing]) -> bool {
-    standings
-        .iter()
-        .filter(|standing| !standing.held.fits)
-        .all(|standing| {
-            standing.current.is_some() && standing.fits_at_ms <= standing.held.spot.at_ms
-        })
+pub(super) fn fits_now(rules: &[Rule<'_>], standings: &[Standing]) -> bool {
+    let refuses = |standing: &&Standing| {
+        let rule = rules.get(standing.held.index);
+        !standing.held.fits && rule.is_some_and(|rule| !rule.limit.shadow)
+    };
+    standings.iter().filter(refuses).all(|standing| {
+        standing.known.rest.is_some() && standing.fits_at_ms <= standing.held.spot.at_ms
+    })
 }
 
 /// Which refusals this isolate may repeat on its own. Never the wider limit's when a
@@ -177,6 +180,7 @@ pub(super) fn memorable<'s>(rules: &[Rule<'_>], standings: &'s [Standing]) -> Ve
             .iter()
             .filter(|standing| !standing.held.fits)
             .filter_map(|standing| Some((standing, rules.get(standing.held.index)?)))
+            .filter(|(_, rule)| !rule.limit.shadow)
     };
     let narrowest = refused().map(|(_, rule)| rule.rank).min();
     refused()
@@ -184,16 +188,10 @@ pub(super) fn memorable<'s>(rules: &[Rule<'_>], standings: &'s [Standing]) -> Ve
             let spot = standing.held.spot;
             Some(rule.rank) == narrowest
                 && standing.fits_at_ms > spot.at_ms
-                && standing.current.as_ref().is_some_and(|current| {
-                    let firm = rule.window.firm_count(spot, &standing.previous, current);
-                    !rule.is_shared || !rule.does_fit(firm + rule.cost())
-                })
+                && standing.known.rest.is_some()
+                && (!rule.is_shared
+                    || !rule.does_fit(rule.window.firm_count(spot, &standing.known) + rule.cost()))
         })
         .map(|(standing, _)| standing)
         .collect()
-}
-
-fn first_number(reply: &Reply) -> Option<u64> {
-    let number = reply.as_list()?.first()?.as_int()?;
-    u64::try_from(number).ok()
 }

@@ -1,12 +1,19 @@
-//! The geometry of one sliding window: epochs, slots, and when a slot stops counting.
+//! The geometry of one limit: epochs, slots, and when what was charged stops counting.
 //!
-//! Knows no key, no reply and no clock. Times are milliseconds by Redis' clock.
+//! Knows no key, no reply and no clock. Times are milliseconds by Redis' clock. A fixed
+//! window is one epoch without slots; a log and a bucket have no epochs in their keys,
+//! and only their expiry goes by them.
+
+use std::rc::Rc;
 
 use super::counts::Sums;
-use crate::policy::bounds;
+use crate::policy::{Algorithm, Limit, bounds};
 
 /// How far apart two corrected clocks may be, Redis' own included.
 pub const RESIDUAL_MS: u64 = bounds::RESIDUAL_SKEW_MS;
+
+/// How far a label of a log may be from when Redis ran it.
+const LOG_ERROR_MS: u64 = RESIDUAL_MS / 2;
 
 /// A `u16` slot holds every honest count up to this limit, with as much again for
 /// charges that are about to be given back.
@@ -20,23 +27,82 @@ pub struct Spot {
     pub slot: u64,
 }
 
-/// One limit's window, cut into buckets.
+/// What Redis holds for one limit, as far as it is known.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Of the current epoch; of a log what is in it; of a bucket its theoretical
+    /// arrival time in microseconds.
+    pub total: u64,
+    /// The epoch before.
+    pub previous: Rc<Sums>,
+    /// What tells when the total shrinks; `None`: not read.
+    pub rest: Option<Rest>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Rest {
+    /// The current epoch's slots; empty where nothing more is to be known.
+    Slots(Sums),
+    /// The times of a log's oldest units that count, in order.
+    Oldest(Vec<u64>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// How many slots before the same one of the epoch before still count: one for
+    /// labels that are late, and one for permits that are spent later than charged.
+    Sliding {
+        lag: u64,
+    },
+    Fixed,
+    Log,
+    Bucket {
+        /// Units that fit at once.
+        burst: u64,
+        requests: u64,
+    },
+}
+
+/// One limit's window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     length_ms: u64,
     bucket_ms: u64,
     timeout_ms: u64,
     slot_bits: u32,
+    kind: Kind,
 }
 
 impl Window {
-    pub fn new(requests: u32, window_ms: u64, timeout_ms: u64) -> Self {
-        let length_ms = window_ms.max(1);
+    /// `requests` is the limit's size at the moment. It never changes a key's layout.
+    pub fn new(limit: &Limit, requests: u32, timeout_ms: u64) -> Self {
+        let length_ms = limit.window_ms.max(1);
+        let kind = match limit.algorithm {
+            Algorithm::SlidingWindow => Kind::Sliding {
+                lag: 1 + u64::from(limit.lease),
+            },
+            Algorithm::FixedWindow => Kind::Fixed,
+            Algorithm::SlidingLog => Kind::Log,
+            Algorithm::TokenBucket { burst } => Kind::Bucket {
+                // With another size it keeps its shape.
+                burst: (u64::from(burst) * u64::from(requests))
+                    .div_ceil(u64::from(limit.requests.max(1))),
+                requests: u64::from(requests.max(1)),
+            },
+        };
         Self {
             length_ms,
-            bucket_ms: bounds::bucket_ms(length_ms, timeout_ms),
+            bucket_ms: match limit.lease {
+                true => bounds::leased_bucket_ms(length_ms, timeout_ms),
+                false => bounds::bucket_ms(length_ms, timeout_ms),
+            },
             timeout_ms,
-            slot_bits: if requests > NARROW_LIMIT { 32 } else { 16 },
+            slot_bits: if limit.requests > NARROW_LIMIT {
+                32
+            } else {
+                16
+            },
+            kind,
         }
     }
 
@@ -52,9 +118,36 @@ impl Window {
         self.slot_bits
     }
 
+    pub fn is_sliding(&self) -> bool {
+        matches!(self.kind, Kind::Sliding { .. })
+    }
+
+    pub fn is_fixed(&self) -> bool {
+        self.kind == Kind::Fixed
+    }
+
+    pub fn is_log(&self) -> bool {
+        self.kind == Kind::Log
+    }
+
+    pub fn is_bucket(&self) -> bool {
+        matches!(self.kind, Kind::Bucket { .. })
+    }
+
+    /// How much may count at most.
+    pub fn capacity(&self, requests: u32) -> u64 {
+        match self.kind {
+            Kind::Bucket { burst, .. } => burst,
+            _ => u64::from(requests),
+        }
+    }
+
     /// At most `bounds::MAX_BUCKETS`, at least one.
     pub fn slots(&self) -> u64 {
-        self.length_ms.div_ceil(self.bucket_ms)
+        match self.kind {
+            Kind::Sliding { .. } => self.length_ms.div_ceil(self.bucket_ms),
+            _ => 1,
+        }
     }
 
     /// The bit at which a slot begins; the total is the `u32` before slot 0.
@@ -66,7 +159,10 @@ impl Window {
         Spot {
             at_ms,
             epoch: at_ms / self.length_ms,
-            slot: at_ms % self.length_ms / self.bucket_ms,
+            slot: match self.kind {
+                Kind::Sliding { .. } => at_ms % self.length_ms / self.bucket_ms,
+                _ => 0,
+            },
         }
     }
 
@@ -76,22 +172,48 @@ impl Window {
     }
 
     /// Closer to a boundary than one bucket: without Redis' own word nobody knows in
-    /// which epoch a charge with this label runs.
+    /// which epoch a charge with this label runs. A log always wants that word.
     pub fn is_near_boundary(&self, at_ms: u64) -> bool {
         let position = self.position(at_ms);
-        position < self.bucket_ms || position + self.bucket_ms >= self.length_ms
+        match self.kind {
+            Kind::Sliding { .. } | Kind::Fixed => {
+                position < self.bucket_ms || position + self.bucket_ms >= self.length_ms
+            }
+            Kind::Log => true,
+            Kind::Bucket { .. } => false,
+        }
     }
 
     /// Rule 1 of the proof, for a charge that Redis says it ran at `ran_ms`.
     pub fn is_label_true(&self, spot: Spot, ran_ms: u64) -> bool {
         // One millisecond less on each side pays for rounding to milliseconds.
-        let error_ms = (self.bucket_ms - self.timeout_ms) / 2 - 1;
-        spot.at_ms <= ran_ms + error_ms && spot.at_ms + self.timeout_ms + error_ms >= ran_ms
+        let (early_ms, late_ms) = match self.kind {
+            Kind::Sliding { .. } | Kind::Fixed => {
+                let error_ms = (self.bucket_ms - self.timeout_ms) / 2 - 1;
+                (error_ms, self.timeout_ms + error_ms)
+            }
+            Kind::Log => (LOG_ERROR_MS - 1, LOG_ERROR_MS - 1),
+            Kind::Bucket { .. } => (LOG_ERROR_MS - 1, self.timeout_ms + LOG_ERROR_MS),
+        };
+        spot.at_ms <= ran_ms + early_ms && spot.at_ms + late_ms >= ran_ms
+    }
+
+    /// Whether a charge with a label that is wrong so cannot be judged by what it counted:
+    /// a log has left out too much, a bucket has leaked too early or too late.
+    pub fn is_misjudged(&self, spot: Spot, ran_ms: u64) -> bool {
+        match self.kind {
+            Kind::Sliding { .. } | Kind::Fixed => false,
+            Kind::Log => spot.at_ms >= ran_ms + LOG_ERROR_MS,
+            Kind::Bucket { .. } => !self.is_label_true(spot, ran_ms),
+        }
     }
 
     /// Rule 2 of the proof.
     pub fn is_same_epoch(&self, spot: Spot, ran_ms: u64) -> bool {
-        ran_ms / self.length_ms == spot.epoch
+        match self.kind {
+            Kind::Sliding { .. } | Kind::Fixed => ran_ms / self.length_ms == spot.epoch,
+            Kind::Log | Kind::Bucket { .. } => true,
+        }
     }
 
     /// Whether refunds of charges to the epoch before have run by now: they leave
@@ -100,24 +222,75 @@ impl Window {
         self.position(now_ms) >= self.bucket_ms + self.timeout_ms
     }
 
+    fn lag(&self) -> u64 {
+        match self.kind {
+            Kind::Sliding { lag } => lag,
+            _ => 0,
+        }
+    }
+
     /// The first slot of the previous epoch that still counts.
     pub fn counted_from(&self, spot: Spot) -> u64 {
-        spot.slot.saturating_sub(1)
+        spot.slot.saturating_sub(self.lag())
     }
 
     /// When slot `slot` of `epoch` stops counting.
     pub fn frees_at(&self, epoch: u64, slot: u64) -> u64 {
-        let late = ((slot + 2) * self.bucket_ms).min(self.length_ms);
-        (epoch + 1) * self.length_ms + late
+        let late_ms = match self.kind {
+            Kind::Sliding { lag } => ((slot + 1 + lag) * self.bucket_ms).min(self.length_ms),
+            _ => 0,
+        };
+        (epoch + 1) * self.length_ms + late_ms
+    }
+
+    /// A log counts what is later than this: labels are off by at most the error, at
+    /// both ends of the window.
+    pub fn log_start_ms(&self, at_ms: u64) -> u64 {
+        at_ms.saturating_sub(self.length_ms + 2 * LOG_ERROR_MS)
+    }
+
+    /// By when a bucket's units have leaked, in microseconds, and for how long one unit
+    /// is in it. Judged as early as the label may be.
+    pub fn bucket_now_us(&self, at_ms: u64) -> u64 {
+        at_ms.saturating_sub(LOG_ERROR_MS) * 1000
+    }
+
+    /// For how long one unit of a bucket counts, in microseconds; rounded up, so the rate
+    /// is never above the limit's.
+    pub fn unit_us(&self) -> u64 {
+        match self.kind {
+            Kind::Bucket { requests, .. } => (self.length_ms * 1000).div_ceil(requests),
+            _ => 0,
+        }
+    }
+
+    /// How long a key that has no epoch in its name must live after a charge: no longer
+    /// than this many windows of the limit.
+    pub fn life_ms(&self) -> u64 {
+        match self.kind {
+            Kind::Bucket { burst, .. } => self.length_ms.max(burst * self.unit_us() / 1000),
+            _ => self.length_ms,
+        }
     }
 
     /// How much counts at `spot`.
-    pub fn count(&self, spot: Spot, total: u64, previous: &Sums) -> u64 {
-        total + previous.from(self.counted_from(spot))
+    pub fn count(&self, spot: Spot, known: &Known) -> u64 {
+        match self.kind {
+            Kind::Sliding { .. } => known.total + known.previous.from(self.counted_from(spot)),
+            Kind::Fixed | Kind::Log => known.total,
+            Kind::Bucket { .. } => known
+                .total
+                .saturating_sub(self.bucket_now_us(spot.at_ms))
+                .div_ceil(self.unit_us().max(1)),
+        }
     }
 
     /// The part of a count that no refund under way can still take back.
-    pub fn firm_count(&self, spot: Spot, previous: &Sums, current: &Sums) -> u64 {
+    pub fn firm_count(&self, spot: Spot, known: &Known) -> u64 {
+        let (Kind::Sliding { .. }, Some(Rest::Slots(current))) = (self.kind, &known.rest) else {
+            return 0;
+        };
+        let previous = &known.previous;
         let settled_ms = 2 * self.timeout_ms + RESIDUAL_MS;
         let position = self.position(spot.at_ms);
         let from = self.counted_from(spot);
@@ -132,33 +305,52 @@ impl Window {
     }
 
     /// The earliest moment, `spot` included, when `cost` more fits under `requests` if
-    /// nobody else asks, and whether that is exact. Without the current slots it is a
-    /// safe bound: everything charged so far may lie in the newest slot.
-    pub fn fits_at(
-        &self,
-        spot: Spot,
-        requests: u32,
-        cost: u32,
-        total: u64,
-        previous: &Sums,
-        current: Option<&Sums>,
-    ) -> (u64, bool) {
-        let fits = |count: u64| count + u64::from(cost) <= u64::from(requests);
-        let start_ms = spot.epoch * self.length_ms;
-        if fits(self.count(spot, total, previous)) {
+    /// nobody else asks, and whether that is exact. Without the rest it is a safe bound:
+    /// everything charged so far may be young.
+    pub fn fits_at(&self, spot: Spot, requests: u32, cost: u64, known: &Known) -> (u64, bool) {
+        let capacity = self.capacity(requests);
+        let fits = |count: u64| count + cost <= capacity;
+        if fits(self.count(spot, known)) {
             return (spot.at_ms, true);
         }
+        match self.kind {
+            Kind::Sliding { .. } => self.window_fits_at(spot, known, &fits),
+            Kind::Fixed => (self.frees_at(spot.epoch, 0), true),
+            Kind::Log => {
+                let blocker = (known.total + cost).saturating_sub(capacity + 1);
+                let late_ms = self.length_ms + 2 * LOG_ERROR_MS;
+                let at = usize::try_from(blocker).ok();
+                match (&known.rest, at) {
+                    (Some(Rest::Oldest(times)), Some(at)) if at < times.len() => {
+                        let blocker_ms = times.get(at).copied().unwrap_or(spot.at_ms);
+                        (blocker_ms + late_ms, true)
+                    }
+                    _ => (spot.at_ms + late_ms, false),
+                }
+            }
+            Kind::Bucket { burst, .. } => {
+                let full_us = known.total.max(self.bucket_now_us(spot.at_ms));
+                let fits_us =
+                    (full_us + cost * self.unit_us()).saturating_sub(burst * self.unit_us());
+                (fits_us.div_ceil(1000) + LOG_ERROR_MS, true)
+            }
+        }
+    }
+
+    fn window_fits_at(&self, spot: Spot, known: &Known, fits: &dyn Fn(u64) -> bool) -> (u64, bool) {
+        let lag = self.lag();
+        let start_ms = spot.epoch * self.length_ms;
         for slot in spot.slot + 1..self.slots() {
-            if fits(total + previous.from(slot - 1)) {
+            if fits(known.total + known.previous.from(slot.saturating_sub(lag))) {
                 return (start_ms + slot * self.bucket_ms, true);
             }
         }
-        let Some(current) = current else {
+        let Some(Rest::Slots(current)) = &known.rest else {
             return (self.frees_at(spot.epoch, spot.slot + 1), false);
         };
         let next_ms = start_ms + self.length_ms;
         for slot in 0..self.slots() {
-            if fits(current.from(slot.saturating_sub(1))) {
+            if fits(current.from(slot.saturating_sub(lag))) {
                 return (next_ms + slot * self.bucket_ms, true);
             }
         }
@@ -167,10 +359,24 @@ impl Window {
 
     /// The next moment when anything that counts at `spot` may stop counting: exact
     /// while the previous epoch has some, else the earliest for the current epoch.
-    pub fn next_release(&self, spot: Spot, previous: &Sums) -> u64 {
-        match previous.first_filled(self.counted_from(spot)) {
-            Some(slot) => self.frees_at(spot.epoch.saturating_sub(1), slot),
-            None => self.frees_at(spot.epoch, 0),
+    pub fn next_release(&self, spot: Spot, known: &Known) -> u64 {
+        match (self.kind, &known.rest) {
+            (Kind::Bucket { .. }, _) => {
+                let count = self.count(spot, known);
+                let last_us = known
+                    .total
+                    .saturating_sub(count.saturating_sub(1) * self.unit_us());
+                last_us.div_ceil(1000) + LOG_ERROR_MS
+            }
+            (Kind::Log, Some(Rest::Oldest(times))) if !times.is_empty() => {
+                times.first().copied().unwrap_or(0) + self.length_ms + 2 * LOG_ERROR_MS
+            }
+            // What this request charged; the older units are not read for this.
+            (Kind::Log, _) => spot.at_ms + self.length_ms + 2 * LOG_ERROR_MS,
+            _ => match known.previous.first_filled(self.counted_from(spot)) {
+                Some(slot) => self.frees_at(spot.epoch.saturating_sub(1), slot),
+                None => self.frees_at(spot.epoch, 0),
+            },
         }
     }
 }

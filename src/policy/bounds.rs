@@ -54,6 +54,10 @@ pub const MAX_LIFE_MS: u64 = 172_800_000;
 /// Upstash takes 10 MB a request; base64 and the rest of the pipeline need their share.
 pub const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 
+/// Leases of an isolate in one window: at 2 s in a minute it spends what a moderate
+/// load brings, and lateness stays below a tenth of the window.
+const LEASED_BUCKETS: u64 = 30;
+
 pub const DEFAULT_REDIS_TIMEOUT_MS: u64 = 150;
 pub const DEFAULT_ORIGIN_TIMEOUT_MS: u64 = 10_000;
 pub const DEFAULT_REQUESTS: u32 = 100;
@@ -73,6 +77,12 @@ pub fn bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
         .div_ceil(MAX_BUCKETS)
         .max(redis_timeout_ms.saturating_add(RESIDUAL_SKEW_MS))
         .max(MIN_BUCKET_MS)
+}
+
+/// The bucket of a leased limit: an isolate that spends permits for one bucket asks so
+/// many times a window.
+pub fn leased_bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
+    bucket_ms(0, redis_timeout_ms).max(window_ms.div_ceil(LEASED_BUCKETS))
 }
 
 /// The shortest sliding window. Above it `ceil(window / 240)` never decides.

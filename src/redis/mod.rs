@@ -11,9 +11,11 @@ mod error;
 mod fault;
 mod reply;
 mod rest;
+mod shards;
 
 pub use command::{Batch, Command, Word};
 pub use error::{RedisError, RedisErrorKind};
 pub use fault::classify;
 pub use reply::Reply;
 pub use rest::{Answer, Client, Endpoint, Post, Transport, TransportError};
+pub use shards::{MAX_SHARDS, Shards};

@@ -98,21 +98,33 @@ impl fmt::Debug for Endpoint {
 /// The client of one isolate: a breaker and a sync token per database.
 #[derive(Debug)]
 pub struct Client {
-    limits: Link,
-    /// `None` when both stores are one database.
+    /// The first of the databases for limits.
+    first: Link,
+    more: Vec<Link>,
+    /// `None` when cache entries are in the first one too.
     cache: Option<Link>,
 }
 
 impl Client {
-    /// `seed` spreads the probes of many isolates; it need not be secret.
-    pub fn new(limits: Endpoint, cache: Option<Endpoint>, seed: u64) -> Self {
+    /// `seed` spreads the probes of many isolates; it need not be secret. `more` are
+    /// databases for limits alone.
+    pub fn new(first: Endpoint, more: Vec<Endpoint>, cache: Option<Endpoint>, seed: u64) -> Self {
         let cache = cache
-            .filter(|cache| *cache != limits)
+            .filter(|cache| *cache != first)
             .map(|cache| Link::new(cache, !seed));
+        let of = |(at, endpoint)| Link::new(endpoint, seed.rotate_left(at));
         Self {
-            limits: Link::new(limits, seed),
+            first: Link::new(first, seed),
+            more: (1..).zip(more).map(of).collect(),
             cache,
         }
+    }
+
+    /// Every database, each once.
+    pub fn stores(&self) -> Vec<Store> {
+        let mut stores: Vec<Store> = (0..=self.more.len()).map(Store::Limits).collect();
+        stores.extend(self.cache.is_some().then_some(Store::Cache));
+        stores
     }
 
     /// Whether both stores are one database, so that one trip can serve both.
@@ -197,10 +209,11 @@ impl Client {
     }
 
     fn link(&self, store: Store) -> &Link {
-        match (store, &self.cache) {
-            (Store::Cache, Some(cache)) => cache,
-            _ => &self.limits,
-        }
+        let link = match store {
+            Store::Cache => self.cache.as_ref(),
+            Store::Limits(at) => at.checked_sub(1).and_then(|at| self.more.get(at)),
+        };
+        link.unwrap_or(&self.first)
     }
 }
 

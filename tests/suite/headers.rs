@@ -15,6 +15,8 @@ fn quota(name: &str, requests: u32, window_ms: u64, remaining: u32, reset_ms: u6
         window_ms,
         remaining,
         reset_ms,
+        is_shadow: false,
+        is_degraded: false,
     }
 }
 

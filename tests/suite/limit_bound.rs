@@ -64,7 +64,7 @@ impl Case {
         }
         let buckets = limits
             .iter()
-            .map(|limit| Window::new(limit.requests, limit.window_ms, timeout_ms).bucket_ms());
+            .map(|limit| Window::new(limit, limit.requests, timeout_ms).bucket_ms());
         let spread_ms = buckets.min().unwrap() - timeout_ms;
         let isolates = (0..rng.between(1, 6))
             .map(|_| {
@@ -284,7 +284,7 @@ fn draw_limit(rng: &mut Rng, at: u64) -> Limit {
 fn draw_arrivals(rng: &mut Rng, limits: &[Limit], timeout_ms: u64) -> Vec<u64> {
     let limit = rng.pick(limits);
     let window_us = limit.window_ms * 1000;
-    let bucket_us = Window::new(limit.requests, limit.window_ms, timeout_ms).bucket_ms() * 1000;
+    let bucket_us = Window::new(&limit, limit.requests, timeout_ms).bucket_ms() * 1000;
     let fill = u64::from(limit.requests / limit.cost.miss) + 1;
     let mut arrivals_us = Vec::new();
     if rng.chance(35) {

@@ -81,7 +81,7 @@ impl World {
     }
 
     pub fn ask(&self, client: &Client) -> Result<Vec<Reply>, RedisError> {
-        self.run(client.pipeline(self, Store::Limits, &get(), TIMEOUT_MS))
+        self.run(client.pipeline(self, Store::Limits(0), &get(), TIMEOUT_MS))
     }
 
     pub fn kind(&self, client: &Client) -> RedisErrorKind {
@@ -147,7 +147,12 @@ pub fn answer(status: u16, body: &str) -> Answer {
 }
 
 pub fn client() -> Client {
-    Client::new(Endpoint::new("http://redis.test/", TOKEN), None, 1)
+    Client::new(
+        Endpoint::new("http://redis.test/", TOKEN),
+        Vec::new(),
+        None,
+        1,
+    )
 }
 
 pub fn get() -> Batch {

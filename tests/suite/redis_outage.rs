@@ -28,11 +28,11 @@ fn three_outages_open_the_breaker_and_then_nobody_waits() {
         let world = World::new();
         let client = client();
         for _ in 0..3 {
-            assert!(!client.is_open(Store::Limits));
+            assert!(!client.is_open(Store::Limits(0)));
             world.next(outage());
             assert_ne!(world.kind(&client), RedisErrorKind::Open);
         }
-        assert!(client.is_open(Store::Limits));
+        assert!(client.is_open(Store::Limits(0)));
         let began_ms = world.now_ms();
         for _ in 0..50 {
             assert_eq!(world.kind(&client), RedisErrorKind::Open);
@@ -56,7 +56,7 @@ fn a_redis_that_answers_is_no_outage() {
             world.answer(400, body);
             let _ = world.kind(&client);
         }
-        assert!(!client.is_open(Store::Limits), "{body}");
+        assert!(!client.is_open(Store::Limits(0)), "{body}");
     }
 }
 
@@ -71,10 +71,10 @@ fn values_that_are_too_large_are_no_outage() {
     ]);
     for _ in 0..5 {
         world.next(Step::After(1, Err(TransportError::TooLarge)));
-        let failed = world.run(client.pipeline(&world, Store::Limits, &read, TIMEOUT_MS));
+        let failed = world.run(client.pipeline(&world, Store::Limits(0), &read, TIMEOUT_MS));
         assert_eq!(failed.unwrap_err().kind, RedisErrorKind::TooLarge);
     }
-    assert!(!client.is_open(Store::Limits));
+    assert!(!client.is_open(Store::Limits(0)));
 }
 
 #[test]
@@ -83,12 +83,12 @@ fn a_batch_that_was_not_sent_forgives_no_failure() {
     let client = client();
     let large = Batch::pipeline(vec![Command::new("GET").arg("x".repeat(10_000_000))]);
     for _ in 0..3 {
-        let unsent = world.run(client.pipeline(&world, Store::Limits, &large, TIMEOUT_MS));
+        let unsent = world.run(client.pipeline(&world, Store::Limits(0), &large, TIMEOUT_MS));
         assert_eq!(unsent.unwrap_err().kind, RedisErrorKind::TooLarge);
         world.answer(500, "");
         assert_eq!(world.kind(&client), RedisErrorKind::Status);
     }
-    assert!(client.is_open(Store::Limits));
+    assert!(client.is_open(Store::Limits(0)));
 }
 
 fn open(world: &World, client: &Client, store: Store) {
@@ -103,28 +103,28 @@ fn open(world: &World, client: &Client, store: Store) {
 fn one_probe_after_the_backoff_closes_or_opens_again() {
     let world = World::new();
     let client = client();
-    open(&world, &client, Store::Limits);
-    assert!(!client.probe_due(world.now_ms(), Store::Limits));
+    open(&world, &client, Store::Limits(0));
+    assert!(!client.probe_due(world.now_ms(), Store::Limits(0)));
 
     world.now_ms.set(world.now_ms() + 1_000);
-    assert!(client.probe_due(world.now_ms(), Store::Limits));
-    assert!(!client.probe_due(world.now_ms(), Store::Limits));
+    assert!(client.probe_due(world.now_ms(), Store::Limits(0)));
+    assert!(!client.probe_due(world.now_ms(), Store::Limits(0)));
     assert_eq!(world.kind(&client), RedisErrorKind::Open, "while it probes");
     world.next(Step::Never);
-    let failed = world.run(client.probe(&world, Store::Limits, TIMEOUT_MS));
+    let failed = world.run(client.probe(&world, Store::Limits(0), TIMEOUT_MS));
     assert_eq!(failed.unwrap_err().kind, RedisErrorKind::Timeout);
-    assert!(client.is_open(Store::Limits));
-    assert!(!client.probe_due(world.now_ms() + 900, Store::Limits));
+    assert!(client.is_open(Store::Limits(0)));
+    assert!(!client.probe_due(world.now_ms() + 900, Store::Limits(0)));
 
     world.now_ms.set(world.now_ms() + 2_000);
-    assert!(client.probe_due(world.now_ms(), Store::Limits));
+    assert!(client.probe_due(world.now_ms(), Store::Limits(0)));
     world.answer(200, r#"[{"result":"UE9ORw=="}]"#);
     assert_eq!(
-        world.run(client.probe(&world, Store::Limits, TIMEOUT_MS)),
+        world.run(client.probe(&world, Store::Limits(0), TIMEOUT_MS)),
         Ok(())
     );
     assert_eq!(world.sent.borrow().last().unwrap().body, r#"[["PING"]]"#);
-    assert!(!client.is_open(Store::Limits));
+    assert!(!client.is_open(Store::Limits(0)));
     world.answer(200, r#"[{"result":7}]"#);
     assert_eq!(world.ask(&client), Ok(vec![Reply::Int(7)]));
 }
@@ -135,9 +135,9 @@ fn one_probe_after_the_backoff_closes_or_opens_again() {
 fn a_batch_that_insists_is_sent_while_the_breaker_is_open() {
     let world = World::new();
     let client = client();
-    open(&world, &client, Store::Limits);
+    open(&world, &client, Store::Limits(0));
     let insisting = get().insisting();
-    let insist = || world.run(client.pipeline(&world, Store::Limits, &insisting, TIMEOUT_MS));
+    let insist = || world.run(client.pipeline(&world, Store::Limits(0), &insisting, TIMEOUT_MS));
     let sent = world.sent.borrow().len();
     world.answer(500, "");
     assert_eq!(insist().unwrap_err().kind, RedisErrorKind::Status);
@@ -148,16 +148,16 @@ fn a_batch_that_insists_is_sent_while_the_breaker_is_open() {
         "nobody else waits"
     );
     assert!(
-        client.probe_due(world.now_ms() + 1_000, Store::Limits),
+        client.probe_due(world.now_ms() + 1_000, Store::Limits(0)),
         "its failure does not lengthen the backoff"
     );
 
     world.answer(200, r#"[{"result":7}]"#);
     assert_eq!(insist(), Ok(vec![Reply::Int(7)]));
-    assert!(!client.is_open(Store::Limits));
+    assert!(!client.is_open(Store::Limits(0)));
     world.answer(500, "");
     assert_eq!(world.kind(&client), RedisErrorKind::Status);
-    assert!(client.is_open(Store::Limits), "it was closed on trial");
+    assert!(client.is_open(Store::Limits(0)), "it was closed on trial");
 
     world.answer(200, r#"[{"result":7}]"#);
     assert!(insist().is_ok());
@@ -166,7 +166,7 @@ fn a_batch_that_insists_is_sent_while_the_breaker_is_open() {
     world.answer(500, "");
     assert_eq!(world.kind(&client), RedisErrorKind::Status);
     assert!(
-        !client.is_open(Store::Limits),
+        !client.is_open(Store::Limits(0)),
         "and an answer ended the trial"
     );
 }
@@ -183,13 +183,13 @@ fn a_redis_that_is_still_loading_fails_its_probe_and_a_full_one_passes() {
     ] {
         let world = World::new();
         let client = client();
-        open(&world, &client, Store::Limits);
+        open(&world, &client, Store::Limits(0));
         world.now_ms.set(world.now_ms() + 1_000);
-        assert!(client.probe_due(world.now_ms(), Store::Limits));
+        assert!(client.probe_due(world.now_ms(), Store::Limits(0)));
         world.answer(200, body);
-        let probed = world.run(client.probe(&world, Store::Limits, TIMEOUT_MS));
+        let probed = world.run(client.probe(&world, Store::Limits(0), TIMEOUT_MS));
         assert_eq!(probed.is_ok(), closes, "{body}");
-        assert_eq!(client.is_open(Store::Limits), !closes, "{body}");
+        assert_eq!(client.is_open(Store::Limits(0)), !closes, "{body}");
     }
 }
 
@@ -197,14 +197,14 @@ fn a_redis_that_is_still_loading_fails_its_probe_and_a_full_one_passes() {
 fn a_probe_ends_before_another_may_be_claimed() {
     let world = World::new();
     let client = client();
-    open(&world, &client, Store::Limits);
+    open(&world, &client, Store::Limits(0));
     world.now_ms.set(world.now_ms() + 1_000);
     let claimed_ms = world.now_ms();
-    assert!(client.probe_due(claimed_ms, Store::Limits));
+    assert!(client.probe_due(claimed_ms, Store::Limits(0)));
     world.next(Step::Never);
-    let probed = world.run(client.probe(&world, Store::Limits, 600_000));
+    let probed = world.run(client.probe(&world, Store::Limits(0), 600_000));
     assert_eq!(probed.unwrap_err().kind, RedisErrorKind::Timeout);
-    assert!(!client.probe_due(world.now_ms(), Store::Limits));
+    assert!(!client.probe_due(world.now_ms(), Store::Limits(0)));
     assert!(world.now_ms() - claimed_ms <= 5_000);
 }
 
@@ -217,13 +217,13 @@ fn a_crowd_at_a_hanging_redis_waits_once() {
     }
     let began_ms = world.now_ms();
     let batch = get();
-    let trips = (0..200).map(|_| client.pipeline(&world, Store::Limits, &batch, TIMEOUT_MS));
+    let trips = (0..200).map(|_| client.pipeline(&world, Store::Limits(0), &batch, TIMEOUT_MS));
     let outcomes = world.run(join_all(trips));
     assert!(outcomes.iter().all(Result::is_err));
     assert_eq!(world.now_ms() - began_ms, TIMEOUT_MS);
-    assert!(client.is_open(Store::Limits));
+    assert!(client.is_open(Store::Limits(0)));
     assert!(
-        client.probe_due(world.now_ms() + 1_000, Store::Limits),
+        client.probe_due(world.now_ms() + 1_000, Store::Limits(0)),
         "200 failures at once are one outage, with the first backoff"
     );
 }
@@ -233,18 +233,18 @@ fn one_database_has_one_breaker_and_two_have_two() {
     let url = "http://redis.test";
     let world = World::new();
     for cache in [None, Some(Endpoint::new("http://redis.test/", TOKEN))] {
-        let shared = Client::new(Endpoint::new(url, TOKEN), cache, 1);
+        let shared = Client::new(Endpoint::new(url, TOKEN), Vec::new(), cache, 1);
         assert!(shared.shares_store());
-        open(&world, &shared, Store::Limits);
+        open(&world, &shared, Store::Limits(0));
         assert!(shared.is_open(Store::Cache));
         assert!(shared.probe_due(world.now_ms() + 1_000, Store::Cache));
-        assert!(!shared.probe_due(world.now_ms() + 1_000, Store::Limits));
+        assert!(!shared.probe_due(world.now_ms() + 1_000, Store::Limits(0)));
     }
     let cache = Endpoint::new("http://cache.test", "other");
-    let apart = Client::new(Endpoint::new(url, TOKEN), Some(cache), 1);
+    let apart = Client::new(Endpoint::new(url, TOKEN), Vec::new(), Some(cache), 1);
     assert!(!apart.shares_store());
     open(&world, &apart, Store::Cache);
-    assert!(!apart.is_open(Store::Limits));
+    assert!(!apart.is_open(Store::Limits(0)));
     let post = world.sent.borrow().last().unwrap().clone();
     assert_eq!(post.url, "http://cache.test/pipeline");
     assert_eq!(header(&post, "authorization"), Some("Bearer other"));

@@ -42,7 +42,8 @@ fn a_trip_is_one_post_as_upstash_wants_it() {
 #[test]
 fn nothing_to_ask_is_no_trip() {
     let world = World::new();
-    let none = world.run(client().pipeline(&world, Store::Limits, &Batch::default(), TIMEOUT_MS));
+    let none =
+        world.run(client().pipeline(&world, Store::Limits(0), &Batch::default(), TIMEOUT_MS));
     assert_eq!(none, Ok(vec![]));
     assert!(world.sent.borrow().is_empty());
 }
@@ -223,7 +224,7 @@ fn an_error_of_one_command_is_its_own_reply() {
         Command::new("GET").arg("b"),
     ]);
     let replies = world
-        .run(client().pipeline(&world, Store::Limits, &batch, TIMEOUT_MS))
+        .run(client().pipeline(&world, Store::Limits(0), &batch, TIMEOUT_MS))
         .unwrap();
     assert_eq!(
         replies,
@@ -325,12 +326,12 @@ fn a_batch_that_is_too_large_is_never_sent_and_no_failure_of_redis() {
     ]);
     for _ in 0..5 {
         let error = world
-            .run(client.pipeline(&world, Store::Limits, &batch, TIMEOUT_MS))
+            .run(client.pipeline(&world, Store::Limits(0), &batch, TIMEOUT_MS))
             .unwrap_err();
         assert_eq!(error.kind, RedisErrorKind::TooLarge);
     }
     assert!(world.sent.borrow().is_empty());
-    assert!(!client.is_open(Store::Limits));
+    assert!(!client.is_open(Store::Limits(0)));
 }
 
 #[test]

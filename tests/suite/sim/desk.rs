@@ -107,9 +107,12 @@ impl Desk {
     }
 
     pub fn send(&self, checked: &Checked) {
-        for batch in checked.deferred.clone() {
+        for (shard, batch) in checked.deferred.clone() {
             let edge = self.isolate.edge.clone();
-            let sent = async move { edge.pipeline(Store::Limits, &batch, TIMEOUT_MS).await };
+            let sent = async move {
+                edge.pipeline(Store::Limits(shard), &batch, TIMEOUT_MS)
+                    .await
+            };
             assert!(self.sim.block_on(sent).is_ok());
         }
     }

@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
-use edgeweir::ports::{Clock, Redis, Store};
+use edgeweir::ports::{Clock, Random, Redis, Store};
 use edgeweir::redis::{Batch, RedisError, RedisErrorKind, Reply};
 
 use clock::{Sim, Slot};
@@ -138,6 +138,13 @@ impl Edge {
             trips: Rc::default(),
             ..self.clone()
         }
+    }
+}
+
+impl Random for Edge {
+    /// Different for every request of a run.
+    fn random(&self) -> u128 {
+        u128::from(Rng::new(self.sim.now_us() << 20 ^ self.redis.trips.get()).next())
     }
 }
 

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 
 use edgeweir::redis::{Command, Reply, Word};
 
+#[derive(Default)]
 struct Value {
     bytes: Vec<u8>,
+    /// Of a sorted set: the score of each member; empty for a string.
+    scores: BTreeMap<String, u64>,
     expires_us: Option<u64>,
 }
 
@@ -62,7 +65,7 @@ impl FakeRedis {
     pub fn set(&self, key: &str, bytes: impl Into<Vec<u8>>) {
         let value = Value {
             bytes: bytes.into(),
-            expires_us: None,
+            ..Value::default()
         };
         self.keys.borrow_mut().insert(key.to_owned(), value);
     }
@@ -72,6 +75,7 @@ impl FakeRedis {
         let value = Value {
             bytes: bytes.into(),
             expires_us: Some(now_us + ttl_ms * 1000),
+            ..Value::default()
         };
         self.keys.borrow_mut().insert(key.to_owned(), value);
     }
@@ -147,6 +151,9 @@ impl FakeRedis {
                     .unwrap_or_default(),
             ),
             ["SET", key, bytes, options @ ..] => set(&mut keys, now_us, key, bytes, options),
+            [name, key, rest @ ..] if name.starts_with('Z') => {
+                sorted_set(&mut keys, name, key, rest)
+            }
             ["BITFIELD", key, operations @ ..] => bitfield(&mut keys, key, operations),
             [name, ..] => Reply::Error(format!("ERR unknown command or arguments for '{name}'")),
             [] => Reply::Error("ERR empty command".to_owned()),
@@ -201,6 +208,7 @@ fn set(
         let value = Value {
             bytes: bytes.as_bytes().to_vec(),
             expires_us,
+            ..Value::default()
         };
         keys.insert(key.to_owned(), value);
     }
@@ -209,6 +217,101 @@ fn set(
         (false, true) => Reply::Bytes(b"OK".to_vec()),
         (false, false) => Reply::Nil,
     }
+}
+
+/// Scores are whole numbers here, never below zero but for what is poured out.
+fn sorted_set(keys: &mut BTreeMap<String, Value>, name: &str, key: &str, words: &[&str]) -> Reply {
+    let number = |text: &str| text.parse::<u64>().ok();
+    // `(5` excludes 5, `-inf` and `+inf` all.
+    let after = |text: &str| match (text, text.strip_prefix('(')) {
+        ("-inf", _) => Some(0),
+        (_, Some(score)) => number(score).map(|score| score + 1),
+        (score, None) => number(score),
+    };
+    let is_new = !keys.contains_key(key);
+    let scores = &mut keys.entry(key.to_owned()).or_default().scores;
+    let range = |scores: &BTreeMap<String, u64>, from: u64| {
+        let mut found: Vec<(u64, String)> = (scores.iter())
+            .filter(|(_, score)| **score >= from)
+            .map(|(member, score)| (*score, member.clone()))
+            .collect();
+        found.sort();
+        found
+    };
+    let reply = match (name, words) {
+        ("ZADD", words) => {
+            let (flag, pairs) = match words {
+                [flag @ ("GT" | "XX"), pairs @ ..] => (*flag, pairs),
+                pairs => ("", pairs),
+            };
+            let mut added = 0;
+            for pair in pairs.chunks(2) {
+                let (Some(score), [_, member]) = (number(pair[0]), pair) else {
+                    return Reply::Error("ERR syntax error".to_owned());
+                };
+                match (scores.get_mut(*member), flag) {
+                    (Some(old), "GT") => *old = score.max(*old),
+                    (Some(old), _) => *old = score,
+                    (None, "XX") => {}
+                    (None, _) => {
+                        scores.insert((*member).to_owned(), score);
+                        added += 1;
+                    }
+                }
+            }
+            Reply::Int(added)
+        }
+        ("ZINCRBY", [by, member]) => {
+            let Ok(by) = by.parse::<i64>() else {
+                return not_a_number();
+            };
+            let score = scores.entry((*member).to_owned()).or_insert(0);
+            *score = score.saturating_add_signed(by);
+            Reply::Bytes(score.to_string().into_bytes())
+        }
+        ("ZREM", members) => {
+            let gone = members
+                .iter()
+                .filter(|member| scores.remove(**member).is_some());
+            Reply::Int(gone.count() as i64)
+        }
+        ("ZREMRANGEBYSCORE", ["-inf", most]) => {
+            let Some(most) = number(most) else {
+                return not_a_number();
+            };
+            let before = scores.len();
+            scores.retain(|_, score| *score > most);
+            Reply::Int((before - scores.len()) as i64)
+        }
+        ("ZCOUNT", [from, "+inf"]) => match after(from) {
+            Some(from) => Reply::Int(range(scores, from).len() as i64),
+            None => not_a_number(),
+        },
+        ("ZSCORE", [member]) => match scores.get(*member) {
+            Some(score) => Reply::Bytes(score.to_string().into_bytes()),
+            None => Reply::Nil,
+        },
+        ("ZRANGE", [from, "+inf", "BYSCORE", "LIMIT", "0", most, "WITHSCORES"]) => {
+            let (Some(from), Some(most)) = (after(from), number(most)) else {
+                return not_a_number();
+            };
+            let found = range(scores, from).into_iter().take(most as usize);
+            let pair = |(score, member): (u64, String)| [member, score.to_string()];
+            Reply::List(
+                found
+                    .flat_map(pair)
+                    .map(|text| Reply::Bytes(text.into_bytes()))
+                    .collect(),
+            )
+        }
+        _ => Reply::Error(format!("ERR unknown command or arguments for '{name}'")),
+    };
+    let is_empty = scores.is_empty();
+    // Reading makes no key, and no sorted set is empty.
+    if is_empty && (is_new || keys.get(key).is_some_and(|value| value.bytes.is_empty())) {
+        keys.remove(key);
+    }
+    reply
 }
 
 fn bitfield(keys: &mut BTreeMap<String, Value>, key: &str, mut operations: &[&str]) -> Reply {
@@ -264,11 +367,7 @@ fn bitfield(keys: &mut BTreeMap<String, Value>, key: &str, mut operations: &[&st
         };
     }
     if is_written {
-        let value = keys.entry(key.to_owned()).or_insert(Value {
-            bytes: Vec::new(),
-            expires_us: None,
-        });
-        value.bytes = bytes;
+        keys.entry(key.to_owned()).or_default().bytes = bytes;
     }
     Reply::List(replies)
 }

@@ -91,9 +91,11 @@ pub fn send(
             tags.insert(tag);
         }
         isolate.edge.sleep(defer_us / 1000).await;
-        for batch in checked.deferred {
+        for (shard, batch) in checked.deferred {
             let edge = isolate.edge.tagged(tag);
-            let _unanswered = edge.pipeline(Store::Limits, &batch, timeout_ms).await;
+            let _unanswered = edge
+                .pipeline(Store::Limits(shard), &batch, timeout_ms)
+                .await;
         }
     });
 }

@@ -185,7 +185,7 @@ impl RedisPort for Ports {
         timeout_ms: u64,
     ) -> Result<Vec<Reply>, RedisError> {
         let edge = match store {
-            Store::Limits => &self.limits,
+            Store::Limits(_) => &self.limits,
             Store::Cache => &self.cache,
         };
         let waiting = Waiting::new(self);

@@ -1,0 +1,266 @@
+//! One table of cases for every algorithm, and what each promises by itself.
+
+use std::slice::from_ref;
+
+use edgeweir::limit::{Checked, Verdict};
+use edgeweir::policy::{Algorithm, Cost, Limit};
+
+use crate::sim::desk::{Desk, START_MS, costing, minute};
+
+const ALL: [Algorithm; 4] = [
+    Algorithm::SlidingWindow,
+    Algorithm::SlidingLog,
+    Algorithm::TokenBucket { burst: 10 },
+    Algorithm::FixedWindow,
+];
+
+fn ten(algorithm: Algorithm) -> Limit {
+    Limit {
+        algorithm,
+        ..minute(10)
+    }
+}
+
+fn remaining(checked: &Checked) -> u32 {
+    checked.quotas[0].remaining
+}
+
+/// The number admitted of `asked` requests at once.
+fn admitted(desk: &Desk, limit: &Limit, asked: usize) -> usize {
+    (0..asked)
+        .filter(|_| {
+            let checked = desk.check(from_ref(limit));
+            desk.send(&checked);
+            assert!(!checked.degraded, "{:?}", limit.algorithm);
+            checked.verdict == Verdict::Admitted
+        })
+        .count()
+}
+
+/// A fresh id has the whole limit, says what is left, and is refused after that.
+#[test]
+fn the_whole_limit_and_no_more() {
+    for algorithm in ALL {
+        let (desk, limit) = (Desk::new(), ten(algorithm));
+        for left in (0..10).rev() {
+            let checked = desk.check(from_ref(&limit));
+            assert_eq!(checked.verdict, Verdict::Admitted, "{algorithm:?}");
+            assert_eq!(remaining(&checked), left, "{algorithm:?}");
+        }
+        assert_eq!(admitted(&desk, &limit, 5), 0, "{algorithm:?}");
+        assert_eq!(
+            admitted(&desk.beside(), &limit, 5),
+            0,
+            "{algorithm:?}: another isolate"
+        );
+    }
+}
+
+/// Earlier than the time that a refusal names the request is refused, then it is admitted.
+#[test]
+fn a_refusal_names_the_time_when_it_fits() {
+    for algorithm in ALL {
+        for (cost, wait_ms) in [(1, 0), (1, 7_321), (3, 11_003), (10, 25_000)] {
+            let (desk, limit) = (Desk::new(), ten(algorithm));
+            let dear = costing(&limit, cost);
+            assert_eq!(admitted(&desk, &limit, 4), 4);
+            desk.wait(wait_ms);
+            let rest = admitted(&desk, &limit, 12);
+            assert!((6..=10).contains(&rest), "{algorithm:?}: {rest}");
+            let asked_ms = desk.sim.now_us() / 1000;
+            let after_ms = desk.refusal_ms(from_ref(&dear));
+            let until = |at_ms: u64| at_ms.saturating_sub(desk.sim.now_us() / 1000);
+            // A trip takes 2 ms each way, and labels are whole milliseconds.
+            for early_ms in [
+                after_ms / 2,
+                after_ms.saturating_sub(1_000),
+                after_ms.saturating_sub(20),
+            ] {
+                desk.wait(until(asked_ms + early_ms));
+                let refused = desk.check(from_ref(&dear));
+                desk.send(&refused);
+                assert!(
+                    matches!(refused.verdict, Verdict::Refused { .. }),
+                    "{algorithm:?}, cost {cost}: {early_ms} of {after_ms} ms"
+                );
+            }
+            desk.wait(until(asked_ms + after_ms + 8));
+            assert_eq!(
+                desk.check(from_ref(&dear)).verdict,
+                Verdict::Admitted,
+                "{algorithm:?}, cost {cost}: after {after_ms} ms"
+            );
+        }
+    }
+}
+
+/// A request of cost 0 looks and is never refused, and nothing is charged for it.
+#[test]
+fn a_cost_of_nothing_only_looks() {
+    for algorithm in ALL {
+        let (desk, limit) = (Desk::new(), ten(algorithm));
+        let free = costing(&limit, 0);
+        assert_eq!(remaining(&desk.check(from_ref(&free))), 10, "{algorithm:?}");
+        assert_eq!(admitted(&desk, &limit, 10), 10);
+        for _ in 0..3 {
+            let looked = desk.check(from_ref(&free));
+            assert_eq!(looked.verdict, Verdict::Admitted, "{algorithm:?}");
+            assert_eq!(remaining(&looked), 0, "{algorithm:?}");
+        }
+        assert_eq!(admitted(&desk, &limit, 1), 0, "{algorithm:?}");
+    }
+}
+
+/// What a refused request charged is given back: a cheaper one fits at once.
+#[test]
+fn a_refused_request_uses_nothing() {
+    for algorithm in ALL {
+        let (desk, limit) = (Desk::new(), ten(algorithm));
+        assert_eq!(admitted(&desk, &limit, 8), 8);
+        assert_eq!(admitted(&desk, &costing(&limit, 3), 4), 0, "{algorithm:?}");
+        assert_eq!(admitted(&desk, &limit, 4), 2, "{algorithm:?}");
+    }
+}
+
+/// What the origin's failure gives back can be used again.
+#[test]
+fn a_failure_costs_what_the_limit_says() {
+    for algorithm in ALL {
+        let desk = Desk::new();
+        let limit = Limit {
+            cost: Cost {
+                hit: 0,
+                miss: 5,
+                error: 1,
+            },
+            ..ten(algorithm)
+        };
+        for _ in 0..2 {
+            let checked = desk.check(from_ref(&limit));
+            assert_eq!(checked.verdict, Verdict::Admitted, "{algorithm:?}");
+            let batches = checked.on_error.clone();
+            desk.send(&Checked {
+                deferred: batches,
+                ..checked
+            });
+        }
+        let cheap = Limit {
+            cost: Cost::flat(1),
+            ..limit
+        };
+        assert_eq!(admitted(&desk, &cheap, 12), 8, "{algorithm:?}");
+    }
+}
+
+/// Every key that a limit leaves behind ends, and no later than its counts need it.
+#[test]
+fn every_key_ends() {
+    for algorithm in ALL {
+        let (desk, limit) = (Desk::new(), ten(algorithm));
+        admitted(&desk, &limit, 13);
+        let ttls = desk.redis.ttls_ms(desk.sim.now_us());
+        assert!(!ttls.is_empty());
+        for (key, ttl_ms) in ttls {
+            let ttl_ms = ttl_ms.unwrap_or_else(|| panic!("{key} never ends"));
+            assert!((60_000..=160_000).contains(&ttl_ms), "{key}: {ttl_ms}");
+        }
+    }
+}
+
+/// A shadow counts and reports, refuses nobody, and its refusals are not charged.
+#[test]
+fn a_shadow_refuses_nobody() {
+    for algorithm in ALL {
+        let desk = Desk::new();
+        let limit = Limit {
+            shadow: true,
+            ..ten(algorithm)
+        };
+        for number in 0..15 {
+            let checked = desk.check(from_ref(&limit));
+            desk.send(&checked);
+            assert_eq!(checked.verdict, Verdict::Admitted, "{algorithm:?}");
+            assert!(checked.quotas[0].is_shadow);
+            assert_eq!(
+                !checked.shadowed.is_empty(),
+                number >= 10,
+                "{algorithm:?} {number}"
+            );
+        }
+        assert_eq!(
+            admitted(&desk, &ten(algorithm), 1),
+            0,
+            "{algorithm:?}: it is full, no more"
+        );
+        desk.wait(70_000);
+        assert!(desk.check(from_ref(&limit)).shadowed.is_empty());
+    }
+}
+
+/// A shadow beside a limit that refuses is given back with it.
+#[test]
+fn a_shadow_does_not_count_what_is_refused() {
+    let desk = Desk::new();
+    let real = Limit {
+        name: "real".to_owned(),
+        ..minute(2)
+    };
+    let shadow = Limit {
+        name: "shadow".to_owned(),
+        shadow: true,
+        ..minute(100)
+    };
+    let both = [real, shadow.clone()];
+    for _ in 0..6 {
+        desk.send(&desk.check(&both));
+    }
+    assert_eq!(desk.total(&shadow), 2);
+}
+
+/// A bucket is full after a pause, and leaks one unit at a time.
+#[test]
+fn a_bucket_leaks_steadily() {
+    let desk = Desk::new();
+    let limit = Limit {
+        algorithm: Algorithm::TokenBucket { burst: 3 },
+        ..minute(60)
+    };
+    assert_eq!(admitted(&desk, &limit, 10), 3);
+    for _ in 0..5 {
+        desk.wait(1_060);
+        assert_eq!(admitted(&desk, &limit, 3), 1);
+    }
+    desk.wait(10_000);
+    assert_eq!(
+        admitted(&desk, &limit, 10),
+        3,
+        "no more than the burst was saved up"
+    );
+}
+
+/// A fixed window begins anew at its boundary, whatever was used before.
+#[test]
+fn a_fixed_window_begins_anew() {
+    let (desk, limit) = (Desk::new(), ten(Algorithm::FixedWindow));
+    desk.wait(60_000 - START_MS % 60_000 - 100);
+    assert_eq!(admitted(&desk, &limit, 12), 10);
+    desk.wait(300);
+    assert_eq!(admitted(&desk, &limit, 12), 10);
+}
+
+/// The log is the exact log: what came more than a window ago, and the clocks' error, is
+/// forgotten unit by unit.
+#[test]
+fn a_log_forgets_each_unit_in_its_turn() {
+    let (desk, limit) = (Desk::new(), ten(Algorithm::SlidingLog));
+    for _ in 0..10 {
+        assert_eq!(admitted(&desk, &limit, 1), 1);
+        desk.wait(1_000);
+    }
+    assert_eq!(admitted(&desk, &limit, 1), 0);
+    desk.wait(50_150 - 60);
+    for _ in 0..9 {
+        assert_eq!(admitted(&desk, &limit, 2), 1);
+        desk.wait(1_000);
+    }
+}
