@@ -64,12 +64,18 @@ impl Faults {
             self.unlisted += 1;
             return;
         }
-        self.list.push(Fault {
+        // In the order of the text: a list that grows in order needs no sort.
+        let place = |fault: &Fault| fault.at.unwrap_or(usize::MAX);
+        let fault = Fault {
             pointer: pointer.to_owned(),
             at,
             message: message.into(),
             help: help.into(),
-        });
+        };
+        let before = self
+            .list
+            .partition_point(|known| place(known) <= place(&fault));
+        self.list.insert(before, fault);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -77,9 +83,7 @@ impl Faults {
     }
 
     /// In the order of the text.
-    pub fn into_errors(mut self, text: &str) -> Vec<PolicyError> {
-        self.list
-            .sort_by_key(|fault| fault.at.unwrap_or(usize::MAX));
+    pub fn into_errors(self, text: &str) -> Vec<PolicyError> {
         let mut errors: Vec<PolicyError> = self
             .list
             .into_iter()

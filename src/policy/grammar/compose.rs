@@ -1,12 +1,13 @@
 //! One answer made of other routes' answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::super::bounds::{MAX_NAME_BYTES, MAX_PARTS, MAX_VALUE_BYTES};
 use super::super::error::{Faults, nearest};
 use super::super::field::{Field, list, quote};
 use super::super::key::Values;
 use super::super::node::Value;
+use super::super::template::PathValues;
 use super::super::types::{Each, Part};
 use super::Names;
 use super::route::Draft;
@@ -174,11 +175,10 @@ fn check_keys(at: &Field<'_>, draft: &Draft<'_>, each: Option<&Each>, faults: &m
         None => vec![None],
     };
     for value in values {
-        let path: BTreeMap<String, String> = each
-            .zip(value)
-            .map(|(each, value)| (each.placeholder.clone(), value.clone()))
-            .into_iter()
-            .collect();
+        let mut path = PathValues::default();
+        if let (Some(each), Some(value)) = (each, value) {
+            path.insert(each.placeholder.clone(), value.clone());
+        }
         let selected = rule.select(None);
         let of = Values {
             path: &path,
