@@ -48,7 +48,7 @@ async function slimScript(script, esbuild) {
 /** As wasm-metadce reads it. A name that is no export keeps nothing. */
 function exportsNamedIn(text) {
   const names = [...new Set([...text.matchAll(/\.(\w+)/g)].map(([, name]) => name))];
-  return [{ name: "script", root: true, reaches: names }, ...names.map((name) => ({ name, export: name }))];
+  return [{ name: "the script", root: true, reaches: names }, ...names.map((name) => ({ name, export: name }))];
 }
 
 async function call(program, args) {
