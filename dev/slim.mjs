@@ -3,7 +3,7 @@
 // The worker crate and its streams export classes to JavaScript that nobody makes here, and each keeps code alive in the wasm:
 // first the script loses all but its default export, then the wasm all exports that the script does not name.
 
-import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { run, SetupError } from "./setup/exec.mjs";
 
@@ -18,7 +18,7 @@ const LOW_MEMORY = "--low-memory-unused";
 /** Neighbours of one crate and one generic look alike, so gzip finds more in them. */
 const BY_NAME = "--reorder-functions-by-name";
 
-/** Rewrites `script` and `wasm`; `named` is then the same module with the functions' names, for reading traces. */
+/** Rewrites `script` and `wasm`; `named` is then the wasm before its last step, with the functions' names, for reading traces. */
 export async function slim({ script, wasm, named, env }) {
   await slimScript(script, env.ESBUILD_BIN);
   const graph = `${named}.graph.json`;
@@ -26,9 +26,7 @@ export async function slim({ script, wasm, named, env }) {
   const tool = (name) => path.join(path.dirname(env.WASM_OPT_BIN), name);
   await call(tool("wasm-metadce"), [wasm, ...FEATURES, `--graph-file=${graph}`, "-g", "-o", named]);
   rmSync(graph);
-  await call(env.WASM_OPT_BIN, [named, ...FEATURES, LOW_MEMORY, "-Oz", BY_NAME, "-g", "-o", named]);
-  copyFileSync(named, wasm);
-  await call(env.WASM_OPT_BIN, [wasm, ...FEATURES, "--strip-debug", "--strip-producers", "-o", wasm]);
+  await call(env.WASM_OPT_BIN, [named, ...FEATURES, LOW_MEMORY, "-Oz", BY_NAME, "--strip-debug", "--strip-producers", "-o", wasm]);
 }
 
 /** esbuild drops what has no effect; that making these has none it must be told. */
