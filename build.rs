@@ -20,6 +20,7 @@ mod policy {
     pub mod json;
     pub mod key;
     pub mod measure;
+    pub mod network;
     pub mod node;
     pub mod percent;
     pub mod read;

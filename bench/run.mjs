@@ -16,7 +16,9 @@ import { ensureRedis } from "../dev/setup/redis.mjs";
 
 const RESULTS = path.join(path.dirname(fileURLToPath(import.meta.url)), "results");
 const BENCHES = {
+  accuracy: "./accuracy/bench.mjs",
   listings: "./listings.mjs",
+  peers: "./peers/bench.mjs",
 };
 
 await main(async () => {

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use crate::admission::is_off;
 use crate::together::all;
 
 use crate::cache::entry::is_json;
@@ -14,7 +15,7 @@ use crate::fill::{Filled, Wanted, fill};
 use crate::headers::{CacheStatus, add_composed_status};
 use crate::http::{Body, Headers, Response};
 use crate::listing::{adopt, wanted};
-use crate::policy::{Part, PathValues, Policy};
+use crate::policy::{Part, PathValues, Policy, Switch};
 use crate::ports::{Bounded, Clock, Ports};
 use crate::visit::Visit;
 
@@ -71,6 +72,12 @@ pub async fn compose<P: Ports>(
     pieces: &[Piece],
     mut seen: Vec<Option<Seen>>,
 ) -> Response<P::Body> {
+    for (piece, seen) in pieces.iter().zip(&mut seen) {
+        let route = visit.gateway.policy.routes.get(piece.wanted.route);
+        if is_off(visit.gateway, route, Switch::NotificationCache) {
+            *seen = None;
+        }
+    }
     adopt(visit, pieces.iter().map(|piece| &piece.wanted), &mut seen).await;
     let got = all(pieces
         .iter()
@@ -144,7 +151,7 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
             status,
             stored_ms: now_ms,
         },
-        Filled::Failed(_) => Got {
+        Filled::Failed(_) | Filled::Refused => Got {
             body: None,
             status: CacheStatus::Miss {
                 stored: false,

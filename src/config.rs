@@ -5,22 +5,28 @@
 
 use std::fmt;
 
+use crate::policy::Switch;
 use crate::policy::bounds::{MAX_REQUESTS, MAX_WINDOW_MS};
-use crate::redis::Endpoint;
+use crate::redis::{Endpoint, MAX_SHARDS};
 
 /// What the variables say.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `None` when `REDIS_ENABLED` is false.
     pub redis: Option<RedisConfig>,
-    /// False: limits are this isolate's own, even where Redis is there for the cache.
-    pub rate_limit_redis: bool,
+    /// Those that are false. Without `RateLimitRedis` all limits are this isolate's own,
+    /// even where Redis is there for the cache; a route names those of the others
+    /// that concern it.
+    pub switched_off: Vec<Switch>,
     /// Without a slash at its end; `None`: the zone's own origin.
     pub origin_url: Option<String>,
     /// `None`: there is no admin API.
     pub admin_token: Option<Secret>,
     /// `None`: no user is ever known.
     pub jwt_secret: Option<Secret>,
+    /// Of `hash_ids`: whoever could undo the hashes can read the database itself. The first
+    /// of several tokens, so that a database more makes nobody another id.
+    pub hash_key: Option<Secret>,
     /// JSON that replaces the policy built in.
     pub policy: Option<String>,
     /// `RATE_LIMIT_WINDOW_MS`, at least 1.
@@ -31,7 +37,8 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    pub limits: Endpoint,
+    /// At least one; the first has all else that is not the cache's.
+    pub limits: Vec<Endpoint>,
     /// `None`: cache entries are in the same database.
     pub cache: Option<Endpoint>,
 }
@@ -74,17 +81,31 @@ impl fmt::Display for ConfigError {
 const MAX_URL_BYTES: usize = 2_048;
 const MAX_TOKEN_BYTES: usize = 4_096;
 
+const SWITCHES: [(&str, Switch); 4] = [
+    ("RATE_LIMIT_REDIS_ENABLED", Switch::RateLimitRedis),
+    ("VIEW_TRACKING_REDIS_ENABLED", Switch::ViewTrackingRedis),
+    ("NOTIFICATION_CACHE_ENABLED", Switch::NotificationCache),
+    (
+        "NOTIFICATION_RATE_LIMIT_ENABLED",
+        Switch::NotificationRateLimit,
+    ),
+];
+
 impl Config {
     /// Reads the variables through `get`; the first problem found is returned.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let vars = Vars(get);
         Ok(Self {
             redis: vars.redis()?,
-            rate_limit_redis: vars.switch("RATE_LIMIT_REDIS_ENABLED")?,
+            switched_off: vars.switched_off()?,
             origin_url: vars.url("ORIGIN_URL")?,
             admin_token: vars.trimmed("ADMIN_TOKEN").map(Secret),
             // Every byte of a key counts, spaces too.
             jwt_secret: vars.raw("JWT_SECRET").map(Secret),
+            hash_key: vars.trimmed("UPSTASH_REDIS_REST_TOKEN").map(|tokens| {
+                let first = tokens.split(',').next().unwrap_or_default();
+                Secret::new(first.trim())
+            }),
             policy: vars.trimmed("POLICY"),
             rate_limit_window_ms: vars.number("RATE_LIMIT_WINDOW_MS", MAX_WINDOW_MS)?,
             rate_limit_max_requests: vars
@@ -113,18 +134,11 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             return Ok(None);
         }
         const MISSING: &str = "is not set; it is required unless REDIS_ENABLED is false";
-        let limits = Endpoint::new(
-            require(
-                "UPSTASH_REDIS_REST_URL",
-                self.url("UPSTASH_REDIS_REST_URL")?,
-                MISSING,
-            )?,
-            require(
-                "UPSTASH_REDIS_REST_TOKEN",
-                self.token("UPSTASH_REDIS_REST_TOKEN")?,
-                MISSING,
-            )?,
-        );
+        const URL: &str = "UPSTASH_REDIS_REST_URL";
+        const TOKEN: &str = "UPSTASH_REDIS_REST_TOKEN";
+        let urls = require(URL, self.trimmed(URL), MISSING)?;
+        let tokens = require(TOKEN, self.trimmed(TOKEN), MISSING)?;
+        let limits = endpoints((URL, &urls), (TOKEN, &tokens))?;
         let cache = match (
             self.url("CACHE_REDIS_REST_URL")?,
             self.token("CACHE_REDIS_REST_TOKEN")?,
@@ -144,6 +158,16 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             )),
         };
         Ok(Some(RedisConfig { limits, cache }))
+    }
+
+    fn switched_off(&self) -> Result<Vec<Switch>, ConfigError> {
+        let mut off = Vec::new();
+        for (variable, switch) in SWITCHES {
+            if !self.switch(variable)? {
+                off.push(switch);
+            }
+        }
+        Ok(off)
     }
 
     /// A switch; true unless it says otherwise.
@@ -172,31 +196,73 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             .ok_or_else(|| problem(variable, format!("must be a whole number from 1 to {max}")))
     }
 
-    /// It becomes a header's value.
     fn token(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
         let token = self.trimmed(variable);
-        match &token {
-            Some(token) if token.len() > MAX_TOKEN_BYTES => Err(problem(
-                variable,
-                format!("has more than {MAX_TOKEN_BYTES} bytes"),
-            )),
-            Some(token) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(problem(
-                variable,
-                "has a space, a control character or a character beyond ASCII",
-            )),
-            _ => Ok(token),
-        }
+        token.map(|text| token_of(variable, &text)).transpose()
     }
 
     fn url(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
-        let Some(url) = self.trimmed(variable) else {
-            return Ok(None);
-        };
-        match url_problem(&url) {
-            Some(text) => Err(problem(variable, text)),
-            None => Ok(Some(url.trim_end_matches('/').to_owned())),
-        }
+        let url = self.trimmed(variable);
+        url.map(|text| url_of(variable, &text)).transpose()
     }
+}
+
+/// It becomes a header's value.
+fn token_of(variable: &'static str, token: &str) -> Result<String, ConfigError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        let text = format!("has more than {MAX_TOKEN_BYTES} bytes");
+        return Err(problem(variable, text));
+    }
+    match token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(token.to_owned()),
+        false => Err(problem(
+            variable,
+            "has a space, a control character or a character beyond ASCII",
+        )),
+    }
+}
+
+fn url_of(variable: &'static str, url: &str) -> Result<String, ConfigError> {
+    match url_problem(url) {
+        Some(text) => Err(problem(variable, text)),
+        None => Ok(url.trim_end_matches('/').to_owned()),
+    }
+}
+
+/// Databases for limits, as two lists with commas; one token may be all of theirs.
+fn endpoints(
+    (url_name, urls): (&'static str, &str),
+    (token_name, tokens): (&'static str, &str),
+) -> Result<Vec<Endpoint>, ConfigError> {
+    let tokens = tokens
+        .split(',')
+        .map(|token| token_of(token_name, token.trim()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (at, url) in urls.split(',').enumerate() {
+        let url = url_of(url_name, url.trim())?;
+        if endpoints.iter().any(|known| known.url() == url) {
+            return Err(problem(url_name, "names a database twice"));
+        }
+        let token = match tokens.as_slice() {
+            [token] => token,
+            tokens => tokens.get(at).ok_or_else(|| {
+                problem(
+                    token_name,
+                    "has fewer tokens than there are URLs; list one for each, or one for all",
+                )
+            })?,
+        };
+        endpoints.push(Endpoint::new(url, token.as_str()));
+    }
+    if tokens.len() > endpoints.len() {
+        return Err(problem(token_name, "has more tokens than there are URLs"));
+    }
+    if endpoints.len() > MAX_SHARDS {
+        let text = format!("names more than {MAX_SHARDS} databases");
+        return Err(problem(url_name, text));
+    }
+    Ok(endpoints)
 }
 
 fn problem(variable: &'static str, problem: impl Into<String>) -> ConfigError {

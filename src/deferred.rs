@@ -8,6 +8,7 @@ use crate::together::all;
 use crate::cache::flight::Flight;
 use crate::cache::purge::Purge;
 use crate::cache::{Found, Lookup, Lookups};
+use crate::controls;
 use crate::fill::{self, Wanted};
 use crate::gateway::Gateway;
 use crate::limit;
@@ -43,6 +44,8 @@ pub enum Deferred {
     Merge { shard: usize },
     /// A purge that Redis has not confirmed.
     Purge { purge: Purge },
+    /// Reads what operators have changed.
+    Controls { ticket: u64 },
 }
 
 /// Does all the work side by side, and the work that follows from it: the platform ends
@@ -101,6 +104,7 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             }
             gateway.unpurged.borrow_mut().end(&purge);
         }
+        Deferred::Controls { ticket } => controls::refresh(gateway, ports, ticket).await,
     }
 }
 

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::http::{Body, Headers, Response};
+use crate::limit::Verdict;
 use crate::policy::PolicyError;
 
 /// Everything the edge itself answers with instead of the origin.
@@ -17,6 +18,8 @@ pub enum Failure {
         violated: Vec<String>,
         retry_after_ms: u64,
     },
+    /// A list names the visitor; which one, he is not told.
+    Denied,
     /// Redis is down on a route that is closed then.
     ReducedCapacity,
     OriginUnreachable,
@@ -46,6 +49,21 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What a verdict of the limits is answered with; `None`: it admits.
+    pub fn of(verdict: Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Admitted => None,
+            Verdict::Refused {
+                retry_after_ms,
+                violated,
+            } => Some(Self::QuotaExceeded {
+                violated,
+                retry_after_ms,
+            }),
+            Verdict::Unavailable => Some(Self::ReducedCapacity),
+        }
+    }
+
     /// What is wrong with `POLICY`, or with a variable that changes it.
     pub fn bad_policy(errors: Vec<PolicyError>) -> Self {
         let of_variable = |error: &PolicyError| error.line.is_none() && !error.pointer.is_empty();
@@ -71,6 +89,7 @@ impl Failure {
     pub fn status(&self) -> u16 {
         match self {
             Self::QuotaExceeded { .. } => 429,
+            Self::Denied => 403,
             Self::ReducedCapacity
             | Self::Misconfigured { .. }
             | Self::BadPolicy { .. }
@@ -107,6 +126,7 @@ impl Failure {
             Self::ReducedCapacity => {
                 "Request cannot be satisfied due to temporary server capacity constraints"
             }
+            Self::Denied => "Forbidden",
             Self::OriginUnreachable => "Bad Gateway",
             Self::OriginTimeout => "Gateway Timeout",
             Self::Misconfigured { .. } | Self::BadPolicy { .. } | Self::RedisUnavailable => {
@@ -127,6 +147,7 @@ impl Failure {
                 "This request fits again in {} seconds.",
                 whole_seconds(*retry_after_ms)
             ),
+            Self::Denied => "This request is not allowed.".to_owned(),
             Self::ReducedCapacity => {
                 "The limits of this route cannot be checked at the moment.".to_owned()
             }

@@ -8,6 +8,7 @@
 use futures_util::future::{Either, select};
 use std::pin::pin;
 
+use crate::bill::pay;
 use crate::cache::flight::{FAILED_MS, Flight, FlightCell, Join, UNCACHEABLE_MS};
 use crate::cache::store::Times;
 use crate::cache::{Entry, Found, Lookup, Lookups, Unstorable, generation, storable, store};
@@ -51,6 +52,8 @@ pub enum Filled<B> {
     /// The origin's answer to this request.
     Own(Response<B>, CacheStatus),
     Failed(OriginError),
+    /// A limit refused what the origin's answer costs.
+    Refused,
 }
 
 /// Answers a request whose entry is missing.
@@ -166,6 +169,9 @@ async fn alone<P: Ports>(
     timeout_ms: u64,
     why: &'static str,
 ) -> Filled<P::Body> {
+    if !pay(visit).await {
+        return Filled::Refused;
+    }
     match visit.fetch(&wanted.target, timeout_ms).await {
         Ok(response) => Filled::Own(
             response,
@@ -253,7 +259,9 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                     self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
                     return Filled::Entry(entry, CacheStatus::Collapsed);
                 }
-                Lock::Taken { generations, .. } => return self.ask_origin(cell, generations).await,
+                Lock::Taken { generations, .. } => {
+                    return self.pay_and_ask(cell, generations).await;
+                }
                 Lock::Filled(entry) => {
                     settle(cell, Flight::Done(entry.clone()));
                     self.land();
@@ -271,7 +279,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 }
                 // The lock may be ours all the same: then nobody else would fill and end
                 // it. The generations of our own lookup are old enough.
-                Lock::Lost => return self.ask_origin(cell, self.generations.clone()).await,
+                Lock::Lost => return self.pay_and_ask(cell, self.generations.clone()).await,
                 Lock::Held => {}
             }
             if self.out_of_patience() {
@@ -345,6 +353,16 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 None => Lock::Lost,
             },
         }
+    }
+
+    /// A leader whose limits do not let him ask leaves the place to others.
+    async fn pay_and_ask(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
+        if pay(self.visit).await {
+            return self.ask_origin(cell, generations).await;
+        }
+        settle(cell, Flight::Uncacheable);
+        self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
+        Filled::Refused
     }
 
     /// The leader's part. `generations` were current when the lock was taken,

@@ -1,7 +1,7 @@
 //! The request flow.
 //!
 //! ```text
-//! resolve route -> identify -> plan -> ONE trip -> judge limits -> judge cache -> (origin) -> headers
+//! resolve route -> identify -> plan -> admit -> ONE trip -> judge limits -> judge cache -> (origin) -> headers
 //! ```
 //!
 //! Another Worker uses this crate by building the ports and calling [`handle`]:
@@ -18,14 +18,15 @@
 
 use std::cell::RefCell;
 
-use futures_util::future::join;
-
 use crate::admin;
+use crate::admission::{Admission, admit, is_denied, is_off};
+use crate::bill;
 use crate::cache::purge::Unpurged;
 use crate::cache::{Adopted, Flights, Lookups, Seen};
 use crate::compose::{self, Piece, compose};
 use crate::concurrency::Concurrency;
 use crate::config::Secret;
+use crate::controls::{self, Controls};
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::fill::Wanted;
@@ -33,12 +34,13 @@ use crate::headers::{
     CacheStatus, add_cache_status, add_rate_limits, add_server_timing, revalidate,
 };
 use crate::http::{Body, Request, Response};
-use crate::limit::{self, Charge, Checked, Memory, Verdict};
+use crate::limit::{Memory, Quota};
 use crate::listing::{self, origin_failure};
 use crate::origin::replaced_headers;
-use crate::policy::{Part, Policy, RedisDown, Resolved, is_own};
-use crate::ports::{Clock, Ports, Random, Redis, Store};
-use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
+use crate::policy::{Part, Policy, Resolved, Switch, is_own};
+use crate::ports::{Clock, Ports};
+use crate::redis::Shards;
+use crate::trip;
 use crate::visit::Visit;
 use crate::visitor::Visitor;
 use crate::write;
@@ -54,12 +56,18 @@ pub const UNMATCHED: &str = "*";
 pub struct Settings {
     pub admin_token: Option<Secret>,
     pub jwt_secret: Option<Secret>,
+    /// Of `hash_ids`.
+    pub hash_key: Option<Secret>,
+    /// Which of the databases for limits counts an id.
+    pub shards: Shards,
     /// Limits live in Redis; false: in this isolate.
     pub limits_in_redis: bool,
     /// `CACHE_REDIS_REST_URL` is set: both databases are asked at once.
     pub separate_cache: bool,
     /// `REDIS_ENABLED` is false: there is nothing to ask.
     pub without_redis: bool,
+    /// Of the routes that name them, a part is off.
+    pub switched_off: Vec<Switch>,
 }
 
 /// One isolate's gateway: the policy and what is remembered between requests.
@@ -71,6 +79,7 @@ pub struct Gateway {
     pub adopted: RefCell<Adopted>,
     pub unpurged: RefCell<Unpurged>,
     pub concurrency: Concurrency,
+    pub controls: RefCell<Controls>,
 }
 
 impl Gateway {
@@ -83,6 +92,7 @@ impl Gateway {
             adopted: RefCell::new(Adopted::default()),
             unpurged: RefCell::new(Unpurged::default()),
             concurrency: Concurrency::default(),
+            controls: RefCell::new(Controls::default()),
         }
     }
 }
@@ -103,6 +113,20 @@ enum Plan<'p> {
     /// A cached route that is not looked up: why, and what the origin is asked for.
     Bypass(&'static str, String),
     TooLong,
+}
+
+impl Plan<'_> {
+    /// The entries that it is made of.
+    fn lookups(&self) -> Lookups {
+        Lookups::new(match self {
+            Plan::Listing(wanted) => vec![wanted.lookup.clone()],
+            Plan::Composed(_, pieces) => {
+                let lookups = pieces.iter().map(|piece| piece.wanted.lookup.clone());
+                lookups.collect()
+            }
+            Plan::Admin | Plan::Pass | Plan::Bypass(..) | Plan::TooLong => Vec::new(),
+        })
+    }
 }
 
 /// Answers one request. Never fails: whatever happens has an answer.
@@ -130,57 +154,97 @@ async fn answer<P: Ports>(
     }
     let gateway = visit.gateway;
     let resolved = gateway.policy.resolve(&request.method, &request.path);
-    let plan = plan(&gateway.policy, request, &resolved);
-    let visitor = Visitor::new(
-        request,
-        gateway.settings.jwt_secret.as_ref(),
-        visit.now_ms() / 1000,
-    );
-    let lookups = match &plan {
-        Plan::Listing(wanted) => vec![wanted.lookup.clone()],
-        Plan::Composed(_, pieces) => pieces
-            .iter()
-            .map(|piece| piece.wanted.lookup.clone())
-            .collect(),
-        Plan::Admin | Plan::Pass | Plan::Bypass(..) | Plan::TooLong => Vec::new(),
+    let plan = plan(gateway, request, &resolved);
+    let visitor = Visitor::new(request, gateway, visit.now_ms() / 1000);
+    let admission = match admit(gateway, &resolved, &visitor) {
+        Ok(admission) => admission,
+        Err(denied) => {
+            trip::read_controls_later(visit, controls::claim(gateway, visit.now_ms()));
+            return finish(visit, request, &[], Err(denied));
+        }
     };
-    let (mut checked, seen) = ask(visit, &resolved, &visitor, Lookups::new(lookups)).await;
+    let admission = match plan {
+        Plan::Listing(_) | Plan::Composed(..) => by_outcome(visit, admission),
+        _ => admission,
+    };
+    let asked = trip::ask(visit, &admission, &plan.lookups()).await;
+    if asked.has_news && is_denied(gateway, &resolved, &visitor) {
+        return finish(visit, request, &[], Err(Failure::Denied));
+    }
+    let mut quotas = asked.checked.quotas;
     let checked_ms = visit.now_ms();
-    let if_none_match = request.headers.get("if-none-match");
-    let served = match &checked.verdict {
-        Verdict::Refused {
-            retry_after_ms,
-            violated,
-        } => Err(Failure::QuotaExceeded {
-            violated: violated.clone(),
-            retry_after_ms: *retry_after_ms,
-        }),
-        Verdict::Unavailable => Err(Failure::ReducedCapacity),
-        Verdict::Admitted => match &plan {
-            Plan::Admin => admin::answer(visit, request, &incoming).await,
-            Plan::Listing(wanted) => {
-                listing::answer(visit, wanted, seen.into_iter().next().flatten())
-                    .await
-                    .map(|response| revalidate(response, if_none_match))
-            }
-            Plan::Composed(parts, pieces) => Ok(revalidate(
-                compose(visit, parts, pieces, seen).await,
-                if_none_match,
-            )),
-            Plan::Pass => pass(visit, request, &incoming, &resolved, &visitor).await,
-            Plan::Bypass(why, target) => bypass(visit, request, &incoming, why, target).await,
-            Plan::TooLong => Err(Failure::UriTooLong),
-        },
+    let served = match Failure::of(asked.checked.verdict) {
+        Some(refused) => Err(refused),
+        None => {
+            let seen = asked.seen;
+            let served = serve(visit, request, &incoming, &resolved, &visitor, &plan, seen).await;
+            visit.bill.borrow_mut().refusal().map_or(served, Err)
+        }
     };
+    bill::settle(visit, has_failed(&served));
+    visit.bill.borrow_mut().renew(&mut quotas);
     // The visitor counts from the answer, for which the origin may have taken a while.
     let since_ms = visit.now_ms().saturating_sub(checked_ms);
-    for quota in &mut checked.quotas {
+    for quota in &mut quotas {
         quota.reset_ms = quota.reset_ms.saturating_sub(since_ms).max(1);
     }
-    finish(visit, request, &checked, served)
+    finish(visit, request, &quotas, served)
 }
 
-fn plan<'p>(policy: &'p Policy, request: &Request, resolved: &Resolved<'p>) -> Plan<'p> {
+/// Charges a hit; what a miss costs more is owed until the origin is asked.
+fn by_outcome<'p, P: Ports>(visit: &Visit<'p, P>, admission: Admission<'p>) -> Admission<'p> {
+    let mut owed = Vec::new();
+    let charges = admission.charges.into_iter().map(|charge| {
+        let (hit, more) = charge.by_outcome();
+        owed.extend(more);
+        hit
+    });
+    let charges = charges.collect();
+    visit.bill.borrow_mut().owe(owed, admission.redis_down);
+    Admission {
+        charges,
+        ..admission
+    }
+}
+
+/// Whether the origin failed, or said that it did.
+fn has_failed<B>(served: &Result<Response<B>, Failure>) -> bool {
+    match served {
+        Ok(response) => response.status >= 500,
+        Err(failure) => matches!(failure, Failure::OriginUnreachable | Failure::OriginTimeout),
+    }
+}
+
+/// What a request gets that every limit admits.
+async fn serve<P: Ports>(
+    visit: &Visit<'_, P>,
+    request: &Request,
+    incoming: &P::Incoming,
+    resolved: &Resolved<'_>,
+    visitor: &Visitor<'_>,
+    plan: &Plan<'_>,
+    seen: Vec<Option<Seen>>,
+) -> Result<Response<P::Body>, Failure> {
+    let if_none_match = request.headers.get("if-none-match");
+    match plan {
+        Plan::Admin => admin::answer(visit, request, incoming).await,
+        Plan::Listing(wanted) => {
+            let seen = seen.into_iter().next().flatten();
+            let response = listing::answer(visit, wanted, seen).await?;
+            Ok(revalidate(response, if_none_match))
+        }
+        Plan::Composed(parts, pieces) => {
+            let response = compose(visit, parts, pieces, seen).await;
+            Ok(revalidate(response, if_none_match))
+        }
+        Plan::Pass => pass(visit, request, incoming, resolved, visitor).await,
+        Plan::Bypass(why, target) => bypass(visit, request, incoming, why, target).await,
+        Plan::TooLong => Err(Failure::UriTooLong),
+    }
+}
+
+fn plan<'p>(gateway: &'p Gateway, request: &Request, resolved: &Resolved<'p>) -> Plan<'p> {
+    let policy = &gateway.policy;
     if request.path.len() > MAX_PATH_BYTES {
         return Plan::TooLong;
     }
@@ -199,6 +263,9 @@ fn plan<'p>(policy: &'p Policy, request: &Request, resolved: &Resolved<'p>) -> P
     let Some(rule) = &route.cache else {
         return Plan::Pass;
     };
+    if is_off(gateway, Some(route), Switch::NotificationCache) {
+        return Plan::Pass;
+    }
     // Other upgrades, h2c for one, are offers that a server may ignore.
     let is_socket = (request.headers.get("upgrade"))
         .is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
@@ -225,109 +292,6 @@ fn as_sent(request: &Request, resolved: &Resolved<'_>) -> String {
         target.push_str(query);
     }
     target
-}
-
-/// The one trip: limits are charged and entries are read.
-async fn ask<P: Ports>(
-    visit: &Visit<'_, P>,
-    resolved: &Resolved<'_>,
-    visitor: &Visitor<'_>,
-    lookups: Lookups,
-) -> (Checked, Vec<Option<Seen>>) {
-    let gateway = visit.gateway;
-    let defaults = &gateway.policy.defaults;
-    // The route itself, or a stricter one that an origin may fold this spelling into.
-    let (limits, name, redis_down) = match resolved.limited_as {
-        Some(route) => (&route.limits, route.name.as_str(), route.redis_down),
-        None => (&defaults.limits, UNMATCHED, defaults.redis_down),
-    };
-    let charges: Vec<Charge<'_>> = limits
-        .iter()
-        .map(|limit| Charge::new(limit, visitor.limit_id(&limit.by), name))
-        .collect();
-    let read = if lookups.is_empty() {
-        Vec::new()
-    } else {
-        vec![lookups.command()]
-    };
-    let timeout_ms = visit.redis_timeout_ms();
-    let asks = gateway.settings.limits_in_redis && !charges.is_empty() || !read.is_empty();
-    let place = match asks && !gateway.settings.without_redis {
-        false => None,
-        true => {
-            // A refusal that is known already stands in nobody's way.
-            let known = || limit::refused(&gateway.limits, visit, timeout_ms, &charges);
-            if gateway.concurrency.is_full()
-                && let Some(checked) = known()
-            {
-                return (checked, vec![None; lookups.len()]);
-            }
-            Some(gateway.concurrency.enter(visit, timeout_ms).await)
-        }
-    };
-    let check = |redis_down, riders| {
-        limit::check(
-            &gateway.limits,
-            visit,
-            timeout_ms,
-            redis_down,
-            &charges,
-            riders,
-        )
-    };
-    let (mut checked, found) = if !gateway.settings.limits_in_redis {
-        let alone = Isolated(visit);
-        let local = limit::check(
-            &gateway.limits,
-            &alone,
-            timeout_ms,
-            RedisDown::Local,
-            &charges,
-            Vec::new(),
-        )
-        .await;
-        let found = match &local.verdict {
-            Verdict::Admitted if !read.is_empty() => {
-                Some(visit.cache_trip(&Batch::pipeline(read)).await)
-            }
-            _ => None,
-        };
-        (local, found)
-    } else if gateway.settings.separate_cache && !read.is_empty() {
-        let batch = Batch::pipeline(read);
-        let (checked, found) = join(check(redis_down, Vec::new()), visit.cache_trip(&batch)).await;
-        (checked, Some(found))
-    } else {
-        let mut checked = check(redis_down, read).await;
-        let found = checked.riders.take();
-        (checked, found)
-    };
-    if let Some(place) = place
-        && let Some(trip_ms) = visit.slowest_trip_ms()
-    {
-        place.leave(trip_ms, timeout_ms);
-    }
-    for (shard, batch) in std::mem::take(&mut checked.deferred) {
-        visit.defer(Deferred::Send {
-            store: Store::Limits(shard),
-            batch,
-        });
-    }
-    for shard in std::mem::take(&mut checked.merges) {
-        visit.defer(Deferred::Merge { shard });
-    }
-    let seen = found
-        .and_then(Result::ok)
-        .and_then(|replies| lookups.judge(replies.first()?, visit.now_ms()));
-    let mut seen = match seen {
-        Some(seen) => seen.into_iter().map(Some).collect(),
-        None => vec![None; lookups.len()],
-    };
-    gateway
-        .unpurged
-        .borrow()
-        .hide(&lookups, &mut seen, visit.now_ms());
-    (checked, seen)
 }
 
 async fn pass<P: Ports>(
@@ -387,17 +351,12 @@ async fn bypass<P: Ports>(
 fn finish<P: Ports>(
     visit: &Visit<'_, P>,
     request: &Request,
-    checked: &Checked,
+    quotas: &[Quota],
     served: Result<Response<P::Body>, Failure>,
 ) -> Response<P::Body> {
     let mut response = served.unwrap_or_else(Failure::into_response);
     let profiles = &visit.gateway.policy.defaults.headers;
-    add_rate_limits(
-        &mut response.headers,
-        profiles,
-        &checked.quotas,
-        visit.now_ms(),
-    );
+    add_rate_limits(&mut response.headers, profiles, quotas, visit.now_ms());
     add_server_timing(&mut response.headers, visit.timing());
     if request.method == "HEAD" {
         if let Body::Bytes(bytes) = &response.body {
@@ -409,34 +368,4 @@ fn finish<P: Ports>(
         response.body = Body::Empty;
     }
     response
-}
-
-/// Limits that are kept in this isolate by choice: Redis is never asked.
-struct Isolated<'v, 'a, P: Ports>(&'v Visit<'a, P>);
-
-impl<P: Ports> Clock for Isolated<'_, '_, P> {
-    fn now_ms(&self) -> u64 {
-        self.0.now_ms()
-    }
-
-    async fn sleep(&self, duration_ms: u64) {
-        self.0.sleep(duration_ms).await;
-    }
-}
-
-impl<P: Ports> Random for Isolated<'_, '_, P> {
-    fn random(&self) -> u128 {
-        self.0.ports.random()
-    }
-}
-
-impl<P: Ports> Redis for Isolated<'_, '_, P> {
-    async fn pipeline(
-        &self,
-        _store: Store,
-        _batch: &Batch,
-        _timeout_ms: u64,
-    ) -> Result<Vec<Reply>, RedisError> {
-        Err(RedisError::new(RedisErrorKind::Open, "limits are local"))
-    }
 }

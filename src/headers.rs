@@ -101,7 +101,7 @@ pub fn add_rate_limits(
     quotas: &[Quota],
     now_ms: u64,
 ) {
-    if quotas.is_empty() {
+    if quotas.is_empty() || profiles.is_empty() {
         return;
     }
     for profile in profiles {
@@ -109,6 +109,21 @@ pub fn add_rate_limits(
             HeaderProfile::Draft11 => add_draft_11(headers, quotas),
             HeaderProfile::Legacy => add_legacy(headers, quotas, now_ms),
         }
+    }
+    add_near(headers, quotas);
+}
+
+/// Names the limits of which four fifths are used: plan 4's warning, for clients that
+/// would rather slow down than be refused.
+fn add_near(headers: &mut Headers, quotas: &[Quota]) {
+    let is_near = |quota: &&Quota| {
+        !quota.is_shadow && u64::from(quota.remaining) * 5 <= u64::from(quota.requests)
+    };
+    let names: Vec<&str> = (quotas.iter().filter(is_near))
+        .map(|quota| quota.name.as_str())
+        .collect();
+    if !names.is_empty() {
+        headers.append("x-ratelimit-near", names.join(", "));
     }
 }
 
@@ -122,12 +137,20 @@ fn add_draft_11(headers: &mut Headers, quotas: &[Quota]) {
             quota.requests,
             whole_seconds(quota.window_ms)
         ));
-        states.push(format!(
+        let mut state = format!(
             "\"{}\";r={};t={}",
             quota.name,
             quota.remaining,
             whole_seconds(quota.reset_ms)
-        ));
+        );
+        // The draft leaves room for parameters of one's own, with a name in front.
+        if quota.is_shadow {
+            state.push_str(";edgeweir-shadow");
+        }
+        if quota.is_degraded {
+            state.push_str(";edgeweir-degraded");
+        }
+        states.push(state);
     }
     headers.append("ratelimit-policy", policies.join(", "));
     headers.append("ratelimit", states.join(", "));
@@ -137,7 +160,8 @@ fn add_draft_11(headers: &mut Headers, quotas: &[Quota]) {
 /// write it. An origin's own fields stay: two values would mean nothing.
 fn add_legacy(headers: &mut Headers, quotas: &[Quota], now_ms: u64) {
     let tightness = |quota: &&Quota| (quota.remaining, Reverse(quota.reset_ms));
-    let Some(tightest) = quotas.iter().min_by_key(tightness) else {
+    let real = quotas.iter().filter(|quota| !quota.is_shadow);
+    let Some(tightest) = real.min_by_key(tightness) else {
         return;
     };
     let fields = [

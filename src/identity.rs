@@ -1,9 +1,10 @@
 //! Who is asking: the client's address, the verified user, and the ids that limits
 //! count by.
 //!
-//! An address comes from CF-Connecting-IP alone and a user from an HS256 JWT (RFC
-//! 7519) with a right signature; `aud` and `iss` are not judged. Nothing here fails:
-//! whoever cannot be recognised is `unknown` or nobody.
+//! An address comes from CF-Connecting-IP alone, unless that is a proxy which the policy
+//! trusts to name another, and a user from an HS256 JWT (RFC 7519) with a right signature;
+//! `aud` and `iss` are not judged. Nothing here fails: whoever cannot be recognised is
+//! `unknown` or nobody.
 //!
 //! Ids go into Redis keys, so they never hold `:`, and no input of one class can make
 //! an id of another:
@@ -15,9 +16,10 @@
 //! | global       | `global`                              |
 //! | header       | `header=`, encoded name, and if it is there `=` and the encoded value |
 //!
-//! Encoded text has no `=` but in `sha256=`, which stands for a text too long to keep.
+//! Encoded text has no `=` but in `sha256=`, which stands for a text too long to keep. With
+//! `hash_ids` all but `global` are 32 hexadecimal digits.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,7 +27,7 @@ use hmac::{Hmac, Mac};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::policy::By;
+use crate::policy::{Address, By, Subject, network};
 
 /// The id of a client whose address is missing or none.
 pub const UNKNOWN: &str = "unknown";
@@ -38,38 +40,138 @@ const MAX_SUB_BYTES: usize = 256;
 /// Longer encoded ids are hashed, so that keys stay short.
 const MAX_ID_BYTES: usize = 128;
 
+/// Proxies that one request came through; more are forged or a loop.
+const MAX_HOPS: usize = 16;
+
+/// Of a keyed hash: enough that no two ids ever share one, half the length in keys.
+const HASH_BYTES: usize = 16;
+
+/// The address of the client, never an IPv4 one mapped into IPv6.
+///
+/// `connecting_ip` is CF-Connecting-IP. Only when it is a trusted proxy is the policy's
+/// header believed, from right to left: each proxy adds whom it heard from at the right
+/// end, and so the first that is not a proxy is the client, whatever he wrote to the left.
+/// What is no address ends the walk at the last proxy. `header` brings a field's whole list.
+pub fn client_address<'h>(
+    settings: &Address,
+    connecting_ip: Option<&str>,
+    header: impl Fn(&str) -> Option<&'h str>,
+) -> Option<IpAddr> {
+    let mut client = connecting_ip?.trim().parse::<IpAddr>().ok()?.to_canonical();
+    let list = settings.header.as_deref().and_then(header);
+    for hop in list.unwrap_or_default().rsplit(',').take(MAX_HOPS) {
+        if !contain(&settings.proxies, client) {
+            break;
+        }
+        let Some(address) = hop_address(hop.trim()) else {
+            break;
+        };
+        client = address;
+    }
+    Some(client)
+}
+
+fn contain(networks: &[Subject], address: IpAddr) -> bool {
+    let mut networks = networks.iter();
+    networks.any(|network| matches(network, Some(address), None, None))
+}
+
+/// `192.0.2.1`, `192.0.2.1:567`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
+fn hop_address(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let address = match bare {
+        Some(text) => text.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok(),
+    };
+    address
+        .or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
+        .map(|address| address.to_canonical())
+}
+
+/// Whether a list's entry names this visitor: his real address, not his network's id; the
+/// verified user; or `value`, what the limit counts by (a user, or the header's value).
+pub fn matches(
+    subject: &Subject,
+    address: Option<IpAddr>,
+    user: Option<&str>,
+    value: Option<&str>,
+) -> bool {
+    match subject {
+        Subject::Network { bits, prefix } => {
+            address.is_some_and(|address| network::contains(*bits, *prefix, address))
+        }
+        Subject::User(name) => user == Some(name),
+        Subject::Id(id) => value == Some(id),
+    }
+}
+
 /// The key-safe id of an address: IPv4 as it is, also when mapped into IPv6, and IPv6
-/// by its /64, which is what one subscriber gets.
-pub fn ip_id(connecting_ip: Option<&str>) -> String {
-    let address = connecting_ip.and_then(|text| text.trim().parse::<IpAddr>().ok());
-    match address {
+/// by its first `ipv6_prefix` bits, which are what one subscriber gets.
+pub fn ip_id(address: Option<IpAddr>, ipv6_prefix: u8) -> String {
+    match address.map(|address| address.to_canonical()) {
         None => UNKNOWN.to_owned(),
         Some(IpAddr::V4(v4)) => v4.to_string(),
-        Some(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
-            Some(v4) => v4.to_string(),
-            None => {
-                let network = Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64));
-                encode_id(&format!("{network}/64"))
-            }
-        },
+        Some(IpAddr::V6(v6)) => {
+            let network = Ipv6Addr::from_bits(network::network(v6.to_bits(), ipv6_prefix));
+            encode_id(&format!("{network}/{ipv6_prefix}"))
+        }
     }
 }
 
 /// The id that a limit counts. `ip` is an `ip_id`; `user` is a verified `sub`;
-/// `header` is the first value of the limit's header, for `By::Header` alone.
-pub fn limit_id(by: &By, ip: &str, user: Option<&str>, header: Option<&str>) -> String {
-    match by {
+/// `header` is the first value of the limit's header, for `By::Header` alone; with a
+/// `hash_key` nobody can be told from it.
+pub fn limit_id(
+    by: &By,
+    ip: &str,
+    user: Option<&str>,
+    header: Option<&str>,
+    hash_key: Option<&[u8]>,
+) -> String {
+    let id = match by {
+        By::Global => return "global".to_owned(),
         By::Ip => ip.to_owned(),
         By::User => match user {
             Some(user) => format!("user={}", encode_id(user)),
             None => ip.to_owned(),
         },
-        By::Global => "global".to_owned(),
         By::Header(name) => match header {
             Some(value) => format!("header={}={}", encode_id(name), encode_id(value)),
             None => format!("header={}", encode_id(name)),
         },
+    };
+    match hash_key {
+        Some(key) => hashed(&id, key),
+        None => id,
     }
+}
+
+/// An id by its HMAC-SHA256 (RFC 2104), in hex: the same everywhere, key-safe, and without
+/// the key not even to be guessed.
+pub fn hashed(id: &str, key: &[u8]) -> String {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
+        // HMAC takes keys of any length.
+        return UNKNOWN.to_owned();
+    };
+    mac.update(id.as_bytes());
+    let hash = mac.finalize().into_bytes();
+    let mut id = String::new();
+    push_hex(hash.get(..HASH_BYTES).unwrap_or(&hash), &mut id);
+    id
+}
+
+/// Whether an id is in the share that a limit counts. Whoever is in it stays when it
+/// grows, and each limit begins with others.
+pub fn is_in_rollout(limit_name: &str, id: &str, percent: u8) -> bool {
+    // Names have no colon.
+    let hash = Sha256::digest([limit_name, ":", id].concat());
+    let place = hash
+        .iter()
+        .take(8)
+        .fold(0, |place, byte| (place << 8) | u128::from(*byte));
+    (place * 100) >> 64 < u128::from(percent)
 }
 
 /// Text as a part of a key: percent-encoded but for letters, digits and `-._~`. Two
@@ -96,11 +198,15 @@ pub fn encode_id(text: &str) -> String {
 
 fn hashed_id(text: &str) -> String {
     let mut id = String::from("sha256=");
-    for byte in Sha256::digest(text) {
-        id.push(hex_digit(byte >> 4, b'a'));
-        id.push(hex_digit(byte & 15, b'a'));
-    }
+    push_hex(&Sha256::digest(text), &mut id);
     id
+}
+
+fn push_hex(bytes: &[u8], out: &mut String) {
+    for byte in bytes {
+        out.push(hex_digit(byte >> 4, b'a'));
+        out.push(hex_digit(byte & 15, b'a'));
+    }
 }
 
 /// `ten` is the digit for 10: `a` or `A`.

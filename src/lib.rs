@@ -8,16 +8,20 @@
 //! cache      entries, generations, flights         fill       fetching a missing one
 //! redis      commands, replies, the REST client    write      what a write purges
 //! headers    what an answer says of itself         admin      /-/
+//! controls   what operators change at run time     admission  whom lists and limits concern
 //! failure    what the edge answers by itself       recent     a bounded map
 //! json       all that is read as JSON           concurrency  how many are at Redis
 //! edge       the platform, wasm only
 //! ```
 
 pub mod admin;
+pub mod admission;
+pub mod bill;
 pub mod cache;
 pub mod compose;
 pub mod concurrency;
 pub mod config;
+pub mod controls;
 pub mod deferred;
 pub mod failure;
 pub mod fill;
@@ -34,6 +38,7 @@ pub mod ports;
 pub mod recent;
 pub mod redis;
 pub mod together;
+pub mod trip;
 pub mod visit;
 pub mod visitor;
 pub mod write;

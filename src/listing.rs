@@ -151,6 +151,8 @@ fn filled<P: Ports>(
             Ok(response)
         }
         Filled::Failed(error) => Err(origin_failure(error)),
+        // The bill says why.
+        Filled::Refused => Err(Failure::ReducedCapacity),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::bill::Bill;
 use crate::deferred::Deferred;
 use crate::gateway::Gateway;
 use crate::headers::Timing;
@@ -23,6 +24,9 @@ pub struct Visit<'a, P: Ports> {
     slowest_trip_ms: Cell<Option<u64>>,
     origin_ms: Cell<Option<u64>>,
     deferred: RefCell<Vec<Deferred>>,
+    /// Limits are kept in this isolate by choice: for them Redis is not asked.
+    keeps_limits: Cell<bool>,
+    pub bill: RefCell<Bill<'a>>,
 }
 
 impl<'a, P: Ports> Visit<'a, P> {
@@ -36,7 +40,13 @@ impl<'a, P: Ports> Visit<'a, P> {
             slowest_trip_ms: Cell::new(None),
             origin_ms: Cell::new(None),
             deferred: RefCell::new(Vec::new()),
+            keeps_limits: Cell::new(false),
+            bill: RefCell::default(),
         }
+    }
+
+    pub fn keep_limits_here(&self, keeps: bool) {
+        self.keeps_limits.set(keeps);
     }
 
     /// Both stores may be one database.
@@ -168,7 +178,8 @@ impl<P: Ports> Redis for Visit<'_, P> {
         batch: &Batch,
         timeout_ms: u64,
     ) -> Result<Vec<Reply>, RedisError> {
-        if self.gateway.settings.without_redis {
+        let is_kept = self.keeps_limits.get() && store != Store::Cache;
+        if self.gateway.settings.without_redis || is_kept {
             return Err(RedisError::new(RedisErrorKind::Open, "there is none"));
         }
         let database = self.database(store);

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 
 const SCRIPT = fileURLToPath(new URL("./endpoint.mjs", import.meta.url));
 
-/** Like `startEndpoint`, without its counters: `{ url, close() }`. */
+/** Like `startEndpoint`, without its counters: `{ url, pid, close() }`. */
 export async function startEndpointProcess({ redisPort, token }) {
   const child = spawn(process.execPath, [SCRIPT, "--redis-port", String(redisPort), "--token", token, "--until-stdin-ends"], {
     stdio: ["pipe", "pipe", "inherit"],
@@ -27,6 +27,7 @@ export async function startEndpointProcess({ redisPort, token }) {
   child.stdout.unref?.();
   return {
     url: line.trim(),
+    pid: child.pid,
     async close() {
       child.ref();
       child.stdin.end();

@@ -131,12 +131,15 @@ impl Drop for AbortOnDrop {
     }
 }
 
+fn global() -> WorkerGlobalScope {
+    js_sys::global().unchecked_into()
+}
+
 async fn global_fetch(
     request: &web_sys::Request,
     init: &RequestInit,
 ) -> Result<web_sys::Response, JsValue> {
-    let global: WorkerGlobalScope = js_sys::global().unchecked_into();
-    JsFuture::from(global.fetch_with_request_and_init(request, init))
+    JsFuture::from(global().fetch_with_request_and_init(request, init))
         .await?
         .dyn_into()
 }
@@ -160,10 +163,13 @@ impl Transport for EdgePorts {
         init.set_redirect(RequestRedirect::Manual);
         let mut abort = AbortOnDrop::new();
         abort.attach(&init);
-        let js = web_sys::Request::new_with_str_and_init(&request.url, &init).map_err(failed)?;
-        let response = global_fetch(&js, &RequestInit::new())
-            .await
-            .map_err(failed)?;
+        // Every visitor waits for this one: from a URL the platform makes one request, from
+        // a request object two.
+        let response: web_sys::Response =
+            JsFuture::from(global().fetch_with_str_and_init(&request.url, &init))
+                .await
+                .and_then(JsCast::dyn_into)
+                .map_err(failed)?;
         let status = response.status();
         let sync_token = response.headers().get("upstash-sync-token").ok().flatten();
         let body = match whole_body(&response, max_bytes).await.map_err(failed)? {

@@ -132,7 +132,8 @@ pub(super) fn plan(
     let mut charges = Vec::with_capacity(group.len());
     for (index, rule) in picked(rules, group) {
         let spot = memory.spot(rule, now_ms);
-        has_time |= rule.window.is_near_boundary(spot.at_ms);
+        has_time |= rule.window.is_near_boundary(spot.at_ms)
+            || rule.window.is_bucket() && memory.is_clock_aging(shard, now_ms);
         let entry = memory.entry(rule, spot.epoch);
         // An epoch before counts only in a sliding window.
         let previous = match rule.window.is_sliding() {
@@ -193,6 +194,31 @@ pub(super) fn plan(
         has_time,
         riders: riders_count,
     }
+}
+
+/// Redis' time, and what rides along.
+pub(super) fn ask_time(riders: Vec<Command>) -> Batch {
+    let mut commands = vec![Command::new("TIME")];
+    commands.extend(riders);
+    Batch::pipeline(commands)
+}
+
+/// Learns from the answer to that, and leaves the riders' replies in it.
+pub(super) fn learn_time(
+    memory: &mut Memory,
+    shard: usize,
+    (sent_ms, received_ms): (u64, u64),
+    replies: &mut Vec<Reply>,
+) -> bool {
+    let ran_ms = match replies.is_empty() {
+        true => None,
+        false => time_ms(&replies.remove(0)),
+    };
+    if let Some(ran_ms) = ran_ms {
+        let clock = memory.clock(shard);
+        clock.observe(sent_ms, received_ms, ran_ms);
+    }
+    ran_ms.is_some()
 }
 
 impl Asked {

@@ -13,7 +13,7 @@ use super::memory::Memory;
 use super::rule::Rule;
 use super::settling::{self, Standing, fits_now, memorable};
 use super::window::{Known, Spot};
-use super::{Checked, Quota, Verdict};
+use super::{Checked, Quota, Receipt, Verdict};
 use crate::policy::RedisDown;
 use crate::ports::{Clock, Redis, Store};
 use crate::redis::deadline::is_over;
@@ -110,7 +110,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             riders: self.ridden,
             deferred: self.deferred,
             merges: self.up,
-            on_error: Vec::new(),
+            receipts: Vec::new(),
         }
     }
 
@@ -269,6 +269,26 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             returned: Vec::new(),
         };
         let begun_ms = self.ports.now_ms();
+        let wants_time = {
+            let memory = self.memory.borrow();
+            charging::picked(self.rules, &group)
+                .any(|(_, rule)| memory.wants_time_first(rule, begun_ms))
+        };
+        if wants_time {
+            let batch = charging::ask_time(std::mem::take(&mut riders));
+            let has_riders = batch.commands.len() > 1;
+            let mut answer = self.trip(shard, &batch).await;
+            let is_known = answer.as_mut().is_ok_and(|replies| {
+                let times = (begun_ms, self.ports.now_ms());
+                charging::learn_time(&mut self.memory.borrow_mut(), shard, times, replies)
+            });
+            if has_riders {
+                charged.ridden = Some(answer);
+            }
+            if !is_known {
+                return charged;
+            }
+        }
         let mut returned = Vec::new();
         for _ in 0..=MISPLACED {
             let riders = std::mem::take(&mut riders);
@@ -400,9 +420,10 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             };
             Some(quota(rule, remaining, reset_at_ms, label_ms))
         });
-        let on_error = self.on_error(&held);
+        let receipt = |held: &Held| Receipt::new(self.rule(held)?, held);
+        let receipts = held.iter().filter_map(receipt).collect();
         Checked {
-            on_error,
+            receipts,
             ..self.checked(Verdict::Admitted, quotas, shadowed)
         }
     }
@@ -430,24 +451,6 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             })
         });
         all(wanted).await;
-    }
-
-    /// What goes back when the request fails after all.
-    fn on_error(&self, held: &[Held]) -> Vec<(usize, Batch)> {
-        let less = |held: &Held| {
-            let rule = self.rule(held)?;
-            let kept = rule.cost.min(rule.limit.cost.error);
-            let refund = match held.is_spent {
-                true => None,
-                false => rule.refund(held.stands, held.added, kept..rule.cost),
-            }?;
-            let commands = vec![refund, rule.expire(held.stands)];
-            Some((rule.shard, Batch::pipeline(commands)))
-        };
-        held.iter()
-            .filter(|held| held.fits)
-            .filter_map(less)
-            .collect()
     }
 
     /// Gives everything back and reads what then counts, in one atomic trip to each

@@ -132,6 +132,17 @@ impl Memory {
             .is_none_or(|clock| clock.is_unsure(now_ms))
     }
 
+    /// Whether a bucket may not be asked yet: it would take a label of the future for time
+    /// that has passed, and nothing takes that back.
+    pub(super) fn wants_time_first(&self, rule: &Rule<'_>, now_ms: u64) -> bool {
+        rule.window.is_bucket() && self.is_clock_unsure(rule.shard, now_ms)
+    }
+
+    pub(super) fn is_clock_aging(&self, shard: usize, now_ms: u64) -> bool {
+        let clock = self.clocks.get(shard);
+        clock.is_some_and(|clock| clock.is_aging(now_ms))
+    }
+
     /// Where a charge that leaves now counts. Of a log that is when it will run: its
     /// units bear that time.
     pub(super) fn spot(&self, rule: &Rule<'_>, now_ms: u64) -> Spot {

@@ -1,9 +1,10 @@
-//! The limiter: a distributed sliding window over plain Redis commands.
+//! The limiter: a distributed sliding window over plain Redis commands, and three other
+//! algorithms in the same flow.
 //!
 //! It charges first and judges by what Redis answers. It reads no clock but the port's,
-//! runs no script, and keeps nothing in an isolate that the bound rests on. It does not
-//! know who is asking: an id arrives encoded. Not here: other algorithms, leases,
-//! penalties, lists.
+//! runs no script, and keeps nothing in an isolate that the bound rests on but permits
+//! that Redis has charged. It does not know who is asking: an id arrives encoded. Not
+//! here: penalties, lists, overrides.
 //!
 //! # What always holds
 //! **Never more than L in any trailing window W**, over any number of isolates, by
@@ -32,6 +33,30 @@
 //!    counted. They were read after a charge of c's epoch had run, so after d.
 //! 4. *Refunds* take back only what a refused request added, so d stays. Hence the sum of all
 //!    admitted in the window is at most what c counted, which was at most L. ∎
+//!
+//! # Leases
+//! A leased limit charges g permits at once (a grant) and its isolate spends them itself. An
+//! admission at τ' spends a grant with label x only while the isolate's clock, sure to e = 50 ms,
+//! says at most x + b, and says that the epoch of x lasts for another 2e. The slots that count
+//! begin one earlier, at slot − 2. Then the bound holds for admissions, wherever they are spent:
+//! take any window of admissions that ends at τ', and c the last grant, in Redis' order, among
+//! those that they spent; so τc ≤ τ'. Let d be another one of them, spent at δ > τ' − W.
+//! Admission and grant are in one epoch, so d's epoch is c's or the one before. In that one
+//! xd ≥ δ − b − e > τ' − W − b − e ≥ xc − r/2 − W − b − e ≥ xc − W − 2b, for r/2 + e ≤ b: slot(d) ≥ slot(c) − 2,
+//! which is counted. What goes back is unspent, so it is nobody's admission; of a grant
+//! that does not fit whole, only as much is kept as does. ∎ A charge returns one bucket later.
+//!
+//! # The other algorithms
+//! - *Log*: every unit is a member of a sorted set, at the time when Redis ran it, wrong by at
+//!   most e = 50 ms: `TIME` rides, a label that is older is moved before it admits, one that is newer
+//!   is charged anew. What counts is later than x − W − 2e, and xd > xc − W − 2e for all d of a
+//!   window: at most L, and each unit returns at most 2e late.
+//! - *Token bucket* (GCRA): the score of one member is the theoretical arrival time; `ZADD GT` lets
+//!   it leak and `ZINCRBY` pours, which is max and plus in one trip without a script. Judged at x − e,
+//!   never later than Redis' time: at most `burst` and the rate's share in any time.
+//!   An isolate whose clock is not known asks for it first: a label of the future would
+//!   let everything leak, for all.
+//! - *Fixed window*: an epoch's total alone: at most L in each epoch, up to 2 L in a trailing window.
 //!
 //! A flush begins the history anew. A refund that is under way across a flush may take
 //! back a later charge's unit, never more units than such refunds have; it saturates at
@@ -63,6 +88,7 @@ mod lease;
 mod local;
 mod memory;
 mod meter;
+mod receipt;
 mod redis_clock;
 mod rule;
 mod settling;
@@ -76,6 +102,7 @@ use crate::ports;
 use crate::redis::{Batch, Command, RedisError, Reply};
 
 pub use memory::Memory;
+pub use receipt::Receipt;
 pub use upkeep::{forget, merge, peek, reset};
 pub use window::{RESIDUAL_MS, Window};
 
@@ -90,6 +117,8 @@ pub struct Charge<'p> {
     pub requests: u32,
     /// Cost units of this request.
     pub cost: u32,
+    /// Of these, what stays charged when the origin fails.
+    pub kept: u32,
     /// Who is asking, encoded so that it cannot forge another key.
     pub id: String,
     /// The route's name; a limit with `per = "all"` ignores it.
@@ -105,10 +134,28 @@ impl<'p> Charge<'p> {
             limit,
             requests: limit.requests,
             cost: limit.cost.miss,
+            kept: limit.cost.error,
             id,
             route,
             shard: 0,
         }
+    }
+
+    /// For a request that the cache may answer, and what is charged on top of it before
+    /// the origin is asked; `None`: nothing.
+    pub fn by_outcome(self) -> (Self, Option<Self>) {
+        let cost = self.limit.cost;
+        let dearer = (cost.miss > cost.hit).then(|| Self {
+            cost: cost.miss - cost.hit,
+            kept: cost.error.saturating_sub(cost.hit),
+            ..self.clone()
+        });
+        let hit = Self {
+            cost: cost.hit,
+            kept: cost.hit.min(cost.error),
+            ..self
+        };
+        (hit, dearer)
     }
 }
 
@@ -155,8 +202,8 @@ pub struct Checked {
     pub deferred: Vec<(usize, Batch)>,
     /// Databases that are back: `merge` what was counted without them, after the answer.
     pub merges: Vec<usize>,
-    /// To be sent too when the origin failed or answered 5xx: its cost is another.
-    pub on_error: Vec<(usize, Batch)>,
+    /// Of limits whose cost goes by the outcome.
+    pub receipts: Vec<Receipt>,
 }
 
 /// The refusal that this isolate may repeat without asking, if there is one.

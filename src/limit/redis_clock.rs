@@ -33,6 +33,11 @@ impl RedisClock {
         self.offset_ms
     }
 
+    /// Whether the sample has lived half its life, so that the next trip may renew it.
+    pub fn is_aging(&self, now_ms: u64) -> bool {
+        self.is_unsure(now_ms.saturating_add(SAMPLE_LIFE_MS / 2))
+    }
+
     /// How long a command is under way until it runs, as far as one can tell.
     pub fn one_way_ms(&self) -> u64 {
         self.trip_ms / 2

@@ -13,6 +13,7 @@ pub struct Rule<'p> {
     pub limit: &'p Limit,
     pub requests: u32,
     pub cost: u32,
+    pub kept: u32,
     meter: Meter,
     /// How many requests share the count: a wider limit has a higher rank.
     pub rank: u8,
@@ -45,6 +46,7 @@ impl<'p> Rule<'p> {
                     limit,
                     requests: charge.requests,
                     cost: charge.cost,
+                    kept: charge.kept,
                     meter: Meter {
                         window: Window::new(limit, charge.requests, timeout_ms),
                         base: format!("ratelimit:{}:{route}:{}", charge.id, limit.name),

@@ -39,10 +39,38 @@ pub const MAX_POINTED_BYTES: usize = 512;
 /// The listed parameters of one request, encoded; longer ones bypass the cache.
 pub const MAX_SELECTED_BYTES: usize = 4096;
 
+/// Entries of `allow`, of `deny` and of `proxies`. Each is looked at for each request: 2 000
+/// take about 20 µs.
+pub const MAX_SUBJECTS: usize = 1000;
+/// Entries that all routes together inherit from the default limits: 32 bytes each, 3 MB.
+pub const MAX_INHERITED: usize = 100_000;
+/// A user or an id as a list names it; no verified user is longer.
+pub const MAX_SUBJECT_BYTES: usize = 256;
+
 /// The largest limit: a window's total is one u32, and so is twice this minus one.
 pub const MAX_REQUESTS: u32 = 1 << 31;
 /// 31 days.
 pub const MAX_WINDOW_MS: u64 = 31 * 24 * 3_600_000;
+/// Of the algorithms without buckets: `Retry-After` has whole seconds.
+pub const MIN_WINDOW_MS: u64 = 1_000;
+/// A sliding log keeps a member of about 100 bytes for each cost unit: 1 MB a key.
+pub const MAX_LOG_REQUESTS: u32 = 10_000;
+/// Members that one request adds to a log: 4 KB a command.
+pub const MAX_LOG_COST: u32 = 100;
+/// A token bucket counts whole microseconds a unit: so many a millisecond lose at most 1 %.
+pub const MAX_BUCKET_RATE: u64 = 10;
+/// Below it a lease would be less than one request in most buckets.
+pub const MIN_LEASED_REQUESTS: u32 = 20;
+pub const DEFAULT_STRIKE_AFTER: u32 = 5;
+pub const DEFAULT_BAN_MS: u64 = 60_000;
+pub const DEFAULT_MAX_BAN_MS: u64 = 3_600_000;
+/// Told in whole seconds too.
+pub const MIN_BAN_MS: u64 = 1_000;
+/// Whoever gets an address next should not inherit its ban for longer.
+pub const MAX_BAN_MS: u64 = 24 * 3_600_000;
+/// The smallest part of IPv6 that registries give away, and one address.
+pub const MIN_IPV6_PREFIX: u8 = 32;
+pub const MAX_IPV6_PREFIX: u8 = 128;
 pub const MIN_TIMEOUT_MS: u64 = 10;
 /// Longer than this nobody waits for a limit.
 pub const MAX_REDIS_TIMEOUT_MS: u64 = 10_000;
@@ -54,10 +82,6 @@ pub const MAX_LIFE_MS: u64 = 172_800_000;
 /// Upstash takes 10 MB a request; base64 and the rest of the pipeline need their share.
 pub const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 
-/// Leases of an isolate in one window: at 2 s in a minute it spends what a moderate
-/// load brings, and lateness stays below a tenth of the window.
-const LEASED_BUCKETS: u64 = 30;
-
 pub const DEFAULT_REDIS_TIMEOUT_MS: u64 = 150;
 pub const DEFAULT_ORIGIN_TIMEOUT_MS: u64 = 10_000;
 pub const DEFAULT_REQUESTS: u32 = 100;
@@ -65,6 +89,9 @@ pub const DEFAULT_WINDOW_MS: u64 = 60_000;
 
 /// A window has at most this many buckets: it keeps a key below 1 KB and lateness below 1 %.
 pub const MAX_BUCKETS: u64 = 240;
+/// A leased window has at most this many: at 2 s in a minute an isolate spends what a
+/// moderate load brings, and lateness stays below a tenth of the window.
+pub const MAX_LEASED_BUCKETS: u64 = 30;
 /// A window has at least this many buckets, or two buckets' lateness would be too much of it.
 pub const MIN_BUCKETS: u64 = 10;
 /// The clock skew that may remain once an isolate knows its offset from Redis.
@@ -82,10 +109,11 @@ pub fn bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
 /// The bucket of a leased limit: an isolate that spends permits for one bucket asks so
 /// many times a window.
 pub fn leased_bucket_ms(window_ms: u64, redis_timeout_ms: u64) -> u64 {
-    bucket_ms(0, redis_timeout_ms).max(window_ms.div_ceil(LEASED_BUCKETS))
+    bucket_ms(0, redis_timeout_ms).max(window_ms.div_ceil(MAX_LEASED_BUCKETS))
 }
 
-/// The shortest sliding window. Above it `ceil(window / 240)` never decides.
+/// The shortest sliding window, leased or not: above it neither `ceil(window / 240)` nor
+/// `ceil(window / 30)` makes fewer than 10 buckets.
 pub fn min_window_ms(redis_timeout_ms: u64) -> u64 {
     MIN_BUCKETS * bucket_ms(0, redis_timeout_ms)
 }

@@ -40,7 +40,8 @@ impl std::error::Error for PolicyError {}
 #[derive(Debug)]
 struct Fault {
     pointer: String,
-    at: Option<usize>,
+    /// `MAX` when no text is at fault.
+    at: usize,
     message: String,
     help: String,
 }
@@ -60,35 +61,35 @@ impl Faults {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
+        self.insert(Fault {
+            pointer: pointer.to_owned(),
+            at: at.unwrap_or(usize::MAX),
+            message: message.into(),
+            help: help.into(),
+        });
+    }
+
+    /// In the order of the text, and where that is the same as found.
+    fn insert(&mut self, fault: Fault) {
         if self.list.len() >= MAX_ERRORS {
             self.unlisted += 1;
             return;
         }
-        // In the order of the text: a list that grows in order needs no sort.
-        let place = |fault: &Fault| fault.at.unwrap_or(usize::MAX);
-        let fault = Fault {
-            pointer: pointer.to_owned(),
-            at,
-            message: message.into(),
-            help: help.into(),
-        };
-        let before = self
-            .list
-            .partition_point(|known| place(known) <= place(&fault));
-        self.list.insert(before, fault);
+        let before = self.list.iter().rposition(|other| other.at <= fault.at);
+        let place = before.map_or(0, |index| index + 1);
+        self.list.insert(place, fault);
     }
 
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// In the order of the text.
     pub fn into_errors(self, text: &str) -> Vec<PolicyError> {
         let mut errors: Vec<PolicyError> = self
             .list
             .into_iter()
             .map(|fault| {
-                let place = fault.at.map(|at| place(text, at));
+                let place = (fault.at < usize::MAX).then(|| place(text, fault.at));
                 PolicyError {
                     pointer: fault.pointer,
                     message: fault.message,

@@ -3,11 +3,12 @@
 //! Nothing is asked of Redis or the origin, and no visitor is known: ids and values
 //! that only a real request has stay placeholders.
 
+mod limit;
+
 use std::fmt;
 
 use crate::admin;
 
-use super::bounds::bucket_ms;
 use super::key::Values;
 use super::measure::{show_bytes, show_ms};
 use super::percent::{decode, encode_component};
@@ -156,9 +157,19 @@ impl Policy {
     }
 
     fn explain_limits(&self, out: &mut Explanation, resolved: &Resolved<'_>) {
-        let (limits, name, redis_down) = match resolved.limited_as {
-            Some(route) => (&route.limits, route.name.as_str(), route.redis_down),
-            None => (&self.defaults.limits, "*", self.defaults.redis_down),
+        let (limits, name, redis_down, switches) = match resolved.limited_as {
+            Some(route) => (
+                &route.limits,
+                route.name.as_str(),
+                route.redis_down,
+                &route.switches[..],
+            ),
+            None => (
+                &self.defaults.limits,
+                "*",
+                self.defaults.redis_down,
+                &[][..],
+            ),
         };
         if resolved.limited_as.map(|route| &route.name) != resolved.route.map(|route| &route.name) {
             out.add(
@@ -167,35 +178,7 @@ impl Policy {
             );
         }
         for limit in limits {
-            let (id, who) = identity(&limit.by);
-            let counted = match limit.per {
-                Per::Route => name,
-                Per::All => "_",
-            };
-            let window = show_ms(limit.window_ms);
-            let mut text = format!(
-                "{}: {} in any {window} by {who}",
-                limit.name, limit.requests
-            );
-            match limit.cost {
-                cost if !cost.is_flat() => text.push_str(&format!(
-                    ", this request counts {} on a hit, {} on a miss, {} when the origin fails",
-                    cost.hit, cost.miss, cost.error
-                )),
-                cost if cost.hit != 1 => {
-                    text.push_str(&format!(", this request counts {}", cost.hit));
-                }
-                _ => {}
-            }
-            out.add("limit", text);
-            let bucket = show_ms(bucket_ms(limit.window_ms, self.defaults.timeout.redis_ms));
-            out.add(
-                "",
-                format!(
-                    "counted at ratelimit:{id}:{counted}:{}:{{epoch}}, in buckets of {bucket}",
-                    limit.name
-                ),
-            );
+            limit::explain(out, limit, name, &self.defaults);
         }
         if limits.is_empty() {
             out.add("limit", "none");
@@ -208,6 +191,9 @@ impl Policy {
                     RedisDown::Closed => "without Redis: 503 (closed)",
                 },
             );
+        }
+        for switch in switches {
+            out.add("switch", switched_off(*switch));
         }
     }
 
@@ -274,6 +260,21 @@ impl Policy {
                 .as_ref()
                 .map_or(String::new(), |rule| rule.key.text());
             out.add("", format!("{}: {} ({key}){each}", part.name, route.name));
+        }
+    }
+}
+
+fn switched_off(switch: Switch) -> &'static str {
+    match switch {
+        Switch::RateLimitRedis => {
+            "RATE_LIMIT_REDIS_ENABLED = false: this isolate's own counts, without Redis"
+        }
+        Switch::ViewTrackingRedis => {
+            "VIEW_TRACKING_REDIS_ENABLED = false: views go straight to the origin"
+        }
+        Switch::NotificationCache => "NOTIFICATION_CACHE_ENABLED = false: nothing is cached",
+        Switch::NotificationRateLimit => {
+            "NOTIFICATION_RATE_LIMIT_ENABLED = false: there are no limits"
         }
     }
 }
@@ -387,21 +388,6 @@ fn why(winner: &Route, other: &Route, method: &str) -> String {
         Some(2) => format!("it lists {method}"),
         _ => format!("its GET answers {method}"),
     })
-}
-
-fn identity(by: &By) -> (String, String) {
-    match by {
-        By::Ip => (
-            "{ip}".to_owned(),
-            "address (CF-Connecting-IP; IPv6 by its /64)".to_owned(),
-        ),
-        By::User => (
-            "{user or ip}".to_owned(),
-            "verified user, else address".to_owned(),
-        ),
-        By::Global => ("{global}".to_owned(), "everybody together".to_owned()),
-        By::Header(name) => (format!("{{{name}}}"), format!("the header {name}")),
-    }
 }
 
 fn path_and_query(url: &str) -> (&str, Option<&str>) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::bounds::MAX_NAME_BYTES;
+use super::bounds::{MAX_NAME_BYTES, MAX_REQUESTS};
 use super::error::{Faults, nearest};
 use super::measure::{duration_ms, show_bytes, show_ms, size_bytes};
 use super::node::{Entry, Node, Value};
@@ -259,23 +259,93 @@ impl<'n> Field<'n> {
     /// One of some words.
     pub fn choice<T: Copy>(&self, words: &[(&str, T)], faults: &mut Faults) -> Option<T> {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let choices = format!("write one of {}", list(&known));
+        let index = self.word(&known, faults)?;
+        words.get(index).map(|(_, value)| *value)
+    }
+
+    /// Which of some words.
+    fn word(&self, known: &[&str], faults: &mut Faults) -> Option<usize> {
+        let choices = format!("write one of {}", list(known));
         let text = self.text(&choices, faults)?;
-        let found = words.iter().find(|(word, _)| *word == text);
+        let found = known.iter().position(|word| *word == text);
         if found.is_none() {
-            let help = match nearest(text, known) {
+            let help = match nearest(text, known.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => choices,
             };
             self.fault(faults, format!("{} is {}", self.label(), quote(text)), help);
         }
-        found.map(|(_, value)| *value)
+        found
     }
 }
 
 impl<'n> Table<'n> {
     pub fn get(&self, name: &str) -> Option<Field<'n>> {
         self.0.child(name)
+    }
+
+    /// At the first of some fields that is there, or at the table itself.
+    pub fn fault(
+        &self,
+        names: &[&str],
+        faults: &mut Faults,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let field = names.iter().find_map(|name| self.get(name));
+        field
+            .as_ref()
+            .unwrap_or(&self.0)
+            .fault(faults, message, help);
+    }
+
+    /// A field that may be left out, as the next three.
+    pub fn integer(
+        &self,
+        name: &str,
+        range: RangeInclusive<u64>,
+        or: u64,
+        faults: &mut Faults,
+    ) -> Option<u64> {
+        match self.get(name) {
+            Some(field) => field.integer(range, faults),
+            None => Some(or),
+        }
+    }
+
+    /// Requests or cost units.
+    pub fn units(
+        &self,
+        name: &str,
+        least: u64,
+        or: Option<u32>,
+        faults: &mut Faults,
+    ) -> Option<u32> {
+        let Some(field) = self.get(name) else {
+            return or;
+        };
+        let units = field.integer(least..=u64::from(MAX_REQUESTS), faults)?;
+        u32::try_from(units).ok()
+    }
+
+    pub fn boolean(&self, name: &str, or: bool, faults: &mut Faults) -> Option<bool> {
+        match self.get(name) {
+            Some(field) => field.boolean(faults),
+            None => Some(or),
+        }
+    }
+
+    pub fn duration(
+        &self,
+        name: &str,
+        range: RangeInclusive<u64>,
+        or: u64,
+        faults: &mut Faults,
+    ) -> Option<u64> {
+        match self.get(name) {
+            Some(field) => field.duration(range, faults),
+            None => Some(or),
+        }
     }
 
     /// A field that must be there.

@@ -15,6 +15,7 @@ mod grammar;
 mod json;
 mod key;
 mod measure;
+pub mod network;
 mod node;
 pub mod percent;
 mod read;

@@ -71,7 +71,7 @@ impl Command {
 
     /// Whether its reply holds what others have stored, of any size.
     pub fn reads_values(&self) -> bool {
-        matches!(self.words.first(), Some(Word::Text(name)) if name == "MGET")
+        matches!(self.words.first(), Some(Word::Text(name)) if name == "MGET" || name == "HGETALL")
     }
 
     /// `PEXPIRE key ms`.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use edgeweir::policy::Policy;
 use serde_json::{Value, json};
 
+use super::sim::redis::Ran;
 use super::sim::{Passage, Rng, first_seed};
 use super::world::{Ask, Isolate, Says, World, policy_text};
 
@@ -84,7 +85,11 @@ fn hits_are_one_trip_whatever_the_number_of_parts() {
     assert_eq!((hit.text(), hit.trips, hit.took_us), (ALL, 1, 1_000));
     assert_eq!(hit.cache_status(), "edgeweir; hit; ttl=39; detail=l2");
     assert_eq!(hit.get("age"), "20");
-    assert_eq!(world.redis.ran.borrow().len() - before, 1);
+    // What operators have changed rides along now and then.
+    let is_of_parts = |ran: &&Ran| ran.words[0] != "HGETALL";
+    let ran = world.redis.ran.borrow();
+    assert_eq!(ran[before..].iter().filter(is_of_parts).count(), 1);
+    drop(ran);
     assert_eq!(world.asked.borrow().len(), 4);
     // The parts are the listings' own entries.
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Variables: what is required, what is refused, and that no secret is ever shown.
 
 use edgeweir::config::{Config, ConfigError};
+use edgeweir::policy::Switch;
 use edgeweir::redis::Endpoint;
 
 const URL: (&str, &str) = ("UPSTASH_REDIS_REST_URL", "https://eu1.upstash.io");
@@ -24,16 +25,60 @@ fn the_database_alone_is_enough() {
     let redis = config.redis.as_ref().unwrap();
     assert_eq!(
         redis.limits,
-        Endpoint::new("https://eu1.upstash.io", "tok-secret")
+        [Endpoint::new("https://eu1.upstash.io", "tok-secret")]
     );
     assert_eq!(redis.cache, None);
-    assert!(config.rate_limit_redis);
+    assert_eq!(config.switched_off, []);
     assert_eq!(config.origin_url, None);
     assert_eq!(config.admin_token, None);
     assert_eq!(config.jwt_secret, None);
     assert_eq!(config.policy, None);
     assert_eq!(config.rate_limit_window_ms, None);
     assert_eq!(config.rate_limit_max_requests, None);
+}
+
+/// Databases for limits are lists with commas: a token for each, or one for all.
+#[test]
+fn several_databases_are_listed() {
+    let read = |urls: &str, tokens: &str| {
+        super::config::read(&[
+            ("UPSTASH_REDIS_REST_URL", urls),
+            ("UPSTASH_REDIS_REST_TOKEN", tokens),
+        ])
+        .map(|config| config.redis.unwrap().limits)
+    };
+    let two = "https://a.upstash.io/, https://b.upstash.io";
+    let each = [
+        Endpoint::new("https://a.upstash.io", "one"),
+        Endpoint::new("https://b.upstash.io", "two"),
+    ];
+    assert_eq!(read(two, "one , two").unwrap(), each);
+    let both = read(two, "one").unwrap();
+    assert_eq!(both[1], Endpoint::new("https://b.upstash.io", "one"));
+    let many: Vec<String> = (0..17).map(|n| format!("https://{n}.upstash.io")).collect();
+    for (urls, tokens, variable) in [
+        (two, "one,two,three", "UPSTASH_REDIS_REST_TOKEN"),
+        (
+            "https://a.io,https://b.io,https://c.io",
+            "one,two",
+            "UPSTASH_REDIS_REST_TOKEN",
+        ),
+        (two, "one,t w", "UPSTASH_REDIS_REST_TOKEN"),
+        ("https://a.io,", "one", "UPSTASH_REDIS_REST_URL"),
+        ("https://a.io,ftp://b.io", "one", "UPSTASH_REDIS_REST_URL"),
+        (
+            "https://a.io,https://a.io/",
+            "one",
+            "UPSTASH_REDIS_REST_URL",
+        ),
+        (&many.join(","), "one", "UPSTASH_REDIS_REST_URL"),
+    ] {
+        assert_eq!(
+            read(urls, tokens).unwrap_err().variable,
+            variable,
+            "{urls} {tokens}"
+        );
+    }
 }
 
 #[test]
@@ -54,7 +99,7 @@ fn everything_is_read() {
     ])
     .unwrap();
     let redis = config.redis.as_ref().unwrap();
-    assert_eq!(redis.limits, Endpoint::new(URL.1, TOKEN.1));
+    assert_eq!(redis.limits, [Endpoint::new(URL.1, TOKEN.1)]);
     assert_eq!(
         redis.cache,
         Some(Endpoint::new("http://127.0.0.1:8079", "cache-secret"))
@@ -71,7 +116,7 @@ fn everything_is_read() {
     assert_eq!(config.policy.as_deref(), Some(r#"{"route":[]}"#));
     assert_eq!(config.rate_limit_window_ms, Some(60_000));
     assert_eq!(config.rate_limit_max_requests, Some(1 << 31));
-    assert!(!config.rate_limit_redis);
+    assert_eq!(config.switched_off, [Switch::RateLimitRedis]);
     let shown = format!("{config:?}");
     assert!(!shown.contains("-secret"), "{shown}");
 }
@@ -104,7 +149,7 @@ fn empty_counts_as_unset() {
         assert!(config.redis.is_some_and(|redis| redis.cache.is_none()));
         assert!(config.admin_token.is_none() && config.jwt_secret.is_none());
         assert!(config.origin_url.is_none() && config.policy.is_none());
-        assert!(config.rate_limit_redis);
+        assert_eq!(config.switched_off, []);
     }
 }
 

@@ -50,6 +50,7 @@ fn rate_limits_are_said_in_both_profiles() {
         ("x-ratelimit-limit", "50000"),
         ("x-ratelimit-remaining", "12"),
         ("x-ratelimit-reset", "1770000061"),
+        ("x-ratelimit-near", "all-day"),
     ];
     assert_eq!(fields(&headers), expected);
 }
@@ -68,16 +69,41 @@ fn rate_limits_are_said_only_where_they_mean_something() {
     assert!(said(&[HeaderProfile::Draft11, HeaderProfile::Legacy], &[]).is_empty());
     let draft = said(&[HeaderProfile::Draft11], &one);
     assert_eq!(draft.get("ratelimit"), Some(r#""default";r=0;t=1"#));
-    assert_eq!(draft.len(), 2);
+    assert_eq!(draft.get("x-ratelimit-near"), Some("default"));
+    assert_eq!(draft.len(), 3);
     let legacy = said(&[HeaderProfile::Legacy], &one);
     assert_eq!(legacy.get("x-ratelimit-reset"), Some("1770000001"));
-    assert_eq!(legacy.len(), 3);
+    assert_eq!(legacy.len(), 4);
     for field in ["limit", "remaining", "reset"] {
         let name = format!("x-ratelimit-{field}");
         let mut origins = Headers::from_iter([(name.as_str(), "7")]);
         add_rate_limits(&mut origins, &[HeaderProfile::Legacy], &one, NOW_MS);
-        assert_eq!(fields(&origins), [(name.as_str(), "7")]);
+        let expected = [(name.as_str(), "7"), ("x-ratelimit-near", "default")];
+        assert_eq!(fields(&origins), expected);
     }
+}
+
+/// A shadow and a limit that this isolate counts by itself say so, and a shadow warns
+/// nobody.
+#[test]
+fn shadows_and_degraded_limits_say_so() {
+    let shadow = Quota {
+        is_shadow: true,
+        ..quota("shadow", 10, 60_000, 0, 5_000)
+    };
+    let alone = Quota {
+        is_degraded: true,
+        ..quota("alone", 10, 60_000, 3, 5_000)
+    };
+    let mut headers = Headers::new();
+    let both = [HeaderProfile::Draft11, HeaderProfile::Legacy];
+    add_rate_limits(&mut headers, &both, &[shadow, alone], NOW_MS);
+    assert_eq!(
+        headers.get("ratelimit"),
+        Some(r#""shadow";r=0;t=5;edgeweir-shadow, "alone";r=3;t=5;edgeweir-degraded"#)
+    );
+    assert_eq!(headers.get("x-ratelimit-remaining"), Some("3"));
+    assert_eq!(headers.get("x-ratelimit-near"), None);
 }
 
 /// Cache-Status beside that of caches further up, in each case word for word.

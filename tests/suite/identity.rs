@@ -1,14 +1,17 @@
 //! Who is asking: addresses, HS256 tokens, and ids that no other input can forge.
 
+mod client;
+mod hashed;
+
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use edgeweir::identity::{
-    bearer, constant_time_eq, encode_id, ip_id, limit_id, signed_claims, verify,
+    bearer, client_address, constant_time_eq, encode_id, ip_id, limit_id, signed_claims, verify,
 };
-use edgeweir::policy::By;
+use edgeweir::policy::{Address, By};
 use hmac::{Hmac, Mac};
 use proptest::prelude::*;
 use sha2::Sha256;
@@ -43,6 +46,13 @@ fn user(payload: &str) -> Option<String> {
     user_of(&token(payload))
 }
 
+/// As a policy that says nothing about addresses has it.
+fn id_of(connecting_ip: Option<&str>) -> String {
+    let settings = Address::default();
+    let address = client_address(&settings, connecting_ip, |_| None);
+    ip_id(address, settings.ipv6_prefix)
+}
+
 #[test]
 fn an_address_is_one_id_however_it_is_written() {
     let table = [
@@ -70,7 +80,7 @@ fn an_address_is_one_id_however_it_is_written() {
         (Some("fe80::1%eth0"), "unknown"),
     ];
     for (header, id) in table {
-        assert_eq!(ip_id(header), id, "{header:?}");
+        assert_eq!(id_of(header), id, "{header:?}");
     }
 }
 
@@ -293,7 +303,7 @@ fn each_class_of_limit_has_its_own_ids() {
         (&by_header, Some("u"), None, "header=x-api-key"),
     ];
     for (by, user, header, id) in table {
-        assert_eq!(limit_id(by, ip, user, header), id);
+        assert_eq!(limit_id(by, ip, user, header, None), id);
     }
 }
 
@@ -348,7 +358,7 @@ proptest! {
 
     #[test]
     fn an_ipv6_id_is_its_first_64_bits(bits in any::<u128>(), host in any::<u64>()) {
-        let of = |bits: u128| ip_id(Some(&Ipv6Addr::from_bits(bits).to_string()));
+        let of = |bits: u128| id_of(Some(&Ipv6Addr::from_bits(bits).to_string()));
         let network = bits | (1 << 127);
         let neighbour = (network & (u128::MAX << 64)) | u128::from(host);
         prop_assert_eq!(of(network), of(neighbour));
@@ -366,11 +376,11 @@ proptest! {
             for name in ["a", "a=", "b"] {
                 let by = By::Header(name.to_owned());
                 let ids = [
-                    (0, "", "", limit_id(&By::Ip, &ip_id(None), None, None)),
-                    (1, "", "", limit_id(&By::Global, "", None, None)),
-                    (2, "", text.as_str(), limit_id(&By::User, "", Some(text), None)),
-                    (3, name, text.as_str(), limit_id(&by, "", None, Some(text))),
-                    (4, name, "", limit_id(&by, "", None, None)),
+                    (0, "", "", limit_id(&By::Ip, &id_of(None), None, None, None)),
+                    (1, "", "", limit_id(&By::Global, "", None, None, None)),
+                    (2, "", text.as_str(), limit_id(&By::User, "", Some(text), None, None)),
+                    (3, name, text.as_str(), limit_id(&by, "", None, Some(text), None)),
+                    (4, name, "", limit_id(&by, "", None, None, None)),
                 ];
                 for (class, name, text, id) in ids {
                     prop_assert!(id.len() <= 280 && !id.is_empty());

@@ -2,10 +2,12 @@
 
 use std::slice::from_ref;
 
-use edgeweir::limit::{Checked, Verdict};
-use edgeweir::policy::{Algorithm, Cost, Limit};
+use edgeweir::limit::{Checked, Receipt, Verdict};
+use edgeweir::policy::{Algorithm, By, Cost, Limit};
 
+use crate::sim::crowd::{Crowd, START_MS as START_MS_OF_CROWD, most_in_any_window, poisson};
 use crate::sim::desk::{Desk, START_MS, costing, minute};
+use crate::sim::{Rng, first_seed};
 
 const ALL: [Algorithm; 4] = [
     Algorithm::SlidingWindow,
@@ -138,9 +140,9 @@ fn a_failure_costs_what_the_limit_says() {
         for _ in 0..2 {
             let checked = desk.check(from_ref(&limit));
             assert_eq!(checked.verdict, Verdict::Admitted, "{algorithm:?}");
-            let batches = checked.on_error.clone();
+            let returns = checked.receipts.iter().filter_map(Receipt::of_failure);
             desk.send(&Checked {
-                deferred: batches,
+                deferred: returns.collect(),
                 ..checked
             });
         }
@@ -262,5 +264,62 @@ fn a_log_forgets_each_unit_in_its_turn() {
     for _ in 0..9 {
         assert_eq!(admitted(&desk, &limit, 2), 1);
         desk.wait(1_000);
+    }
+}
+
+/// Isolates with wrong clocks and slow trips, bursts at every boundary: each algorithm
+/// keeps its own bound in any trailing window.
+#[test]
+fn every_algorithm_keeps_its_bound() {
+    let first = first_seed();
+    for seed in first..first + 60 {
+        let mut rng = Rng::new(seed);
+        let requests = rng.between(5, 60) as u32;
+        let (algorithm, most) = match seed % 3 {
+            0 => (Algorithm::SlidingLog, requests),
+            1 => (Algorithm::TokenBucket { burst: requests }, 2 * requests),
+            _ => (Algorithm::FixedWindow, 2 * requests),
+        };
+        let limit = Limit {
+            algorithm,
+            ..Limit::new(
+                "bound",
+                requests,
+                rng.pick(&[5_000, 10_000, 60_000]),
+                By::Global,
+            )
+        };
+        let window_us = limit.window_ms * 1000;
+        let load = rng.pick(&[0.8, 1.5, 4.0]);
+        let mut arrivals_us = poisson(&mut rng, load, &limit, 3);
+        let boundary_us = window_us - START_MS_OF_CROWD * 1000 % window_us;
+        for _ in 0..2 * requests {
+            let near_us = rng.between(0, 1_000_000);
+            arrivals_us.push((boundary_us + near_us).saturating_sub(500_000));
+            arrivals_us.push(boundary_us + window_us + near_us);
+        }
+        arrivals_us.sort_unstable();
+        let crowd = Crowd {
+            seed,
+            limit,
+            isolates: rng.pick(&[1, 3, 8]),
+            arrivals_us,
+            spikes: rng.chance(50),
+            skewed: rng.chance(70),
+            flush: false,
+        };
+        let admitted_us = crowd.run().admitted_us;
+        let found = most_in_any_window(&admitted_us, window_us);
+        assert!(
+            found <= most as usize,
+            "{found} of {most}: {:?}, {} isolates; EDGEWEIR_SEED={seed}",
+            crowd.limit,
+            crowd.isolates
+        );
+        // What a lost answer has charged stays charged.
+        assert!(
+            crowd.spikes || admitted_us.len() >= 2 * requests as usize,
+            "{algorithm:?}; EDGEWEIR_SEED={seed}"
+        );
     }
 }

@@ -4,10 +4,14 @@ mod built_in;
 mod cache;
 mod compose;
 mod errors;
+mod explain;
 mod key;
+mod limit;
 mod marked;
+mod overrides;
 mod path;
 mod route;
+mod subject;
 mod text;
 mod unbuilt;
 

@@ -1,7 +1,5 @@
 //! One answer made of other routes' answers.
 
-use std::collections::BTreeSet;
-
 use super::super::bounds::{MAX_NAME_BYTES, MAX_PARTS, MAX_VALUE_BYTES};
 use super::super::error::{Faults, nearest};
 use super::super::field::{Field, list, quote};
@@ -9,16 +7,11 @@ use super::super::key::Values;
 use super::super::node::Value;
 use super::super::template::PathValues;
 use super::super::types::{Each, Part};
-use super::Names;
 use super::route::Draft;
+use super::whole::index_of;
 
 /// The parts of a route that has `compose`.
-pub fn parts(
-    draft: &Draft<'_>,
-    drafts: &[Draft<'_>],
-    names: &Names,
-    faults: &mut Faults,
-) -> Option<Vec<Part>> {
+pub fn parts(draft: &Draft<'_>, drafts: &[Draft<'_>], faults: &mut Faults) -> Option<Vec<Part>> {
     const HELP: &str = "name the parts: { books = \"top-books\" }";
     let field = draft.compose_field.as_ref()?;
     let mut parts = Vec::new();
@@ -27,7 +20,7 @@ pub fn parts(
             let message = format!("{} is no name of a part", quote(name));
             member.fault_at_name(faults, message, "write 1 to 64 of a-z, A-Z, 0-9, - and _");
         }
-        parts.extend(part(name, &member, drafts, names, faults));
+        parts.extend(part(name, &member, drafts, faults));
     }
     if matches!(&field.node.value, Value::Table(entries) if entries.is_empty()) {
         field.fault(faults, "`compose` has no parts", HELP);
@@ -50,13 +43,7 @@ fn is_part_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-fn part(
-    name: &str,
-    member: &Field<'_>,
-    drafts: &[Draft<'_>],
-    names: &Names,
-    faults: &mut Faults,
-) -> Option<Part> {
+fn part(name: &str, member: &Field<'_>, drafts: &[Draft<'_>], faults: &mut Faults) -> Option<Part> {
     const HELP: &str = "name the route: route = \"top-books\"";
     let (of, each_field) = match &member.node.value {
         Value::Text(_) => (member.clone(), None),
@@ -66,8 +53,11 @@ fn part(
         }
     };
     let route_name = of.text(HELP, faults)?;
-    let Some(route) = names.get(route_name) else {
-        let help = match nearest(route_name, names.keys().map(String::as_str)) {
+    let Some(route) = index_of(route_name, drafts) else {
+        let help = match nearest(
+            route_name,
+            drafts.iter().filter_map(|draft| draft.name.as_deref()),
+        ) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => "name one of this policy's routes".to_owned(),
         };
@@ -78,7 +68,7 @@ fn part(
         );
         return None;
     };
-    let draft = drafts.get(*route)?;
+    let draft = drafts.get(route)?;
     if draft.cache_field.is_none() {
         let message = format!("the route `{route_name}` has no `cache`");
         of.fault(faults, message, "compose only routes that are cached");
@@ -117,7 +107,7 @@ fn part(
     check_keys(&each_field.unwrap_or(of), draft, each.as_ref(), faults);
     Some(Part {
         name: name.to_owned(),
-        route: *route,
+        route,
         each,
     })
 }
@@ -138,7 +128,6 @@ fn each(field: &Field<'_>, faults: &mut Faults) -> Option<Each> {
     if items.is_empty() {
         values.fault(faults, format!("{} has no values", values.label()), HELP);
     }
-    let mut seen = BTreeSet::new();
     let mut texts = Vec::with_capacity(items.len());
     for item in &items {
         let text = item.text("write values in quotes", faults)?;
@@ -150,7 +139,7 @@ fn each(field: &Field<'_>, faults: &mut Faults) -> Option<Each> {
                 format!("1 to {MAX_VALUE_BYTES} are possible"),
             );
         }
-        if !seen.insert(text) {
+        if texts.iter().any(|known| known == text) {
             item.fault(
                 faults,
                 format!("{} is there twice", quote(text)),

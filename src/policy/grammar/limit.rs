@@ -1,18 +1,17 @@
-//! Limits: `{ name, requests, window, by, per, cost, algorithm }`.
+//! Limits: `{ name, requests, window, by, per, algorithm, burst, cost, lease, shadow, penalty,
+//! allow, deny, rollout }`.
 
-use std::collections::BTreeSet;
-
-use super::super::bounds::{
-    MAX_LIMITS, MAX_NAME_BYTES, MAX_REQUESTS, MAX_WINDOW_MS, bucket_ms, min_window_ms,
-};
+use super::super::bounds::*;
 use super::super::error::Faults;
-use super::super::field::{Field, quote};
+use super::super::field::{Field, Table, quote};
 use super::super::measure::show_ms;
 use super::super::node::Value;
-use super::super::types::{By, Cost, Limit, Per};
-use super::{Overrides, unbuilt};
+use super::super::types::{Algorithm, By, Cost, Limit, Penalty, Per};
+use super::fit::Sizes;
+use super::subject::{self, Kinds};
+use super::{Overrides, address};
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "name",
     "requests",
     "window",
@@ -20,6 +19,7 @@ const FIELDS: [&str; 13] = [
     "per",
     "cost",
     "algorithm",
+    "burst",
     "lease",
     "shadow",
     "penalty",
@@ -28,10 +28,17 @@ const FIELDS: [&str; 13] = [
     "rollout",
 ];
 
+const ALGORITHMS: [(&str, Algorithm); 4] = [
+    ("sliding-window", Algorithm::SlidingWindow),
+    ("sliding-log", Algorithm::SlidingLog),
+    ("token-bucket", Algorithm::TokenBucket { burst: 0 }),
+    ("fixed-window", Algorithm::FixedWindow),
+];
+
 /// A list of limits with different names.
 pub fn list(field: &Field<'_>, redis_ms: u64, faults: &mut Faults) -> Option<Vec<Limit>> {
     let items = field.list(MAX_LIMITS, faults)?;
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     let limits: Vec<Option<Limit>> = items
         .iter()
         .map(|item| limit(item, redis_ms, &mut names, faults))
@@ -42,19 +49,19 @@ pub fn list(field: &Field<'_>, redis_ms: u64, faults: &mut Faults) -> Option<Vec
 fn limit<'n>(
     item: &Field<'n>,
     redis_ms: u64,
-    names: &mut BTreeSet<&'n str>,
+    names: &mut Vec<&'n str>,
     faults: &mut Faults,
 ) -> Option<Limit> {
     let table = item.table("a limit", &FIELDS, faults)?;
-    unbuilt::limit(&table, faults);
     let name = table
         .need("name", "name the limit; clients see the name", faults)
         .and_then(|field| {
             let name = field.name(faults)?;
-            if !names.insert(name) {
+            if names.contains(&name) {
                 let message = format!("another limit of this list is called `{name}` already");
                 field.fault(faults, message, "give each limit of a list its own name");
             }
+            names.push(name);
             Some(name.to_owned())
         });
     let requests = table
@@ -65,84 +72,180 @@ fn limit<'n>(
         )
         .and_then(|field| field.integer(1..=u64::from(MAX_REQUESTS), faults))
         .and_then(|requests| u32::try_from(requests).ok());
-    let window = table.need(
-        "window",
-        "say how long the window is: window = \"60s\"",
-        faults,
-    );
-    let window_ms = window.as_ref().and_then(|field| {
-        let window_ms = field.duration(1..=MAX_WINDOW_MS, faults)?;
-        if let Some((message, help)) = too_short(window_ms, redis_ms) {
-            field.fault(faults, message, help);
-        }
-        Some(window_ms)
-    });
+    let window_ms = table
+        .need(
+            "window",
+            "say how long the window is: window = \"60s\"",
+            faults,
+        )
+        .and_then(|field| field.duration(1..=MAX_WINDOW_MS, faults));
     let by = table
         .get("by")
         .map_or(Some(By::Ip), |field| by(&field, faults));
     let per = table.get("per").map_or(Some(Per::Route), |field| {
         field.choice(&[("route", Per::Route), ("all", Per::All)], faults)
     });
-    // A cost by outcome is not built, and reported as that.
-    let cost = match table.get("cost") {
-        Some(field) if !matches!(field.node.value, Value::Table(_)) => {
-            let cost = field.integer(1..=u64::from(MAX_REQUESTS), faults);
-            let cost = cost.and_then(|cost| u32::try_from(cost).ok());
-            if let (Some(cost), Some(requests)) = (cost, requests)
-                && cost > requests
-            {
-                let message = format!(
-                    "`cost` is {cost}, but the limit is {requests}: no request would ever fit"
-                );
-                field.fault(faults, message, format!("write at most {requests}"));
-            }
-            cost
-        }
-        _ => Some(1),
+    let algorithm = algorithm(&table, requests, faults);
+    let cost = cost(&table, faults);
+    let lease = table.boolean("lease", false, faults);
+    let shadow = table.boolean("shadow", false, faults);
+    let penalty = match table.get("penalty") {
+        Some(field) => penalty(&field, faults).map(Some),
+        None => Some(None),
     };
+    let rollout = table.integer("rollout", 0..=100, 100, faults);
+    let kinds = Kinds::of(by.as_ref());
+    let mut subjects = |name| match table.get(name) {
+        Some(field) => subject::list(&field, kinds, faults),
+        None => Some(Vec::new()),
+    };
+    let (allow, deny) = (subjects("allow"), subjects("deny"));
+    if let (Some(allow), Some(deny), Some(field)) = (&allow, &deny, table.get("deny")) {
+        subject::exclude(allow, deny, &field, faults);
+    }
+    if let Some(algorithm) = algorithm {
+        let sizes = Sizes {
+            algorithm,
+            lease: lease == Some(true),
+            requests,
+            window_ms,
+            cost: cost.map(|cost| cost.miss),
+        };
+        check(&sizes, &table, redis_ms, faults);
+    }
     Some(Limit {
+        name: name?,
+        requests: requests?,
+        window_ms: window_ms?,
+        by: by?,
         per: per?,
-        cost: Cost::flat(cost?),
-        ..Limit::new(name?, requests?, window_ms?, by?)
+        cost: cost?,
+        algorithm: algorithm?,
+        lease: lease?,
+        shadow: shadow?,
+        penalty: penalty?,
+        allow: allow?,
+        deny: deny?,
+        rollout: u8::try_from(rollout?).unwrap_or(100),
     })
 }
 
-/// Why a sliding window is too short for its buckets, and what to do.
-fn too_short(window_ms: u64, redis_ms: u64) -> Option<(String, String)> {
-    let least = min_window_ms(redis_ms);
-    (window_ms < least).then(|| {
-        let bucket = show_ms(bucket_ms(window_ms, redis_ms));
-        (
-            format!("a window of {} is shorter than 10 buckets of {bucket}", show_ms(window_ms)),
-            format!(
-                "write at least \"{}\"; shorter windows are for `algorithm = \"sliding-log\"`, which this version does not build yet",
-                show_ms(least)
-            ),
-        )
-    })
+/// Whether the sizes of a limit go together.
+fn check(sizes: &Sizes, table: &Table<'_>, redis_ms: u64, faults: &mut Faults) {
+    for misfit in sizes.misfits(redis_ms) {
+        let (mut message, mut number) = (misfit.message, misfit.number.to_string());
+        let mut field = table.get(misfit.field);
+        if misfit.field == "cost" {
+            let cost = field.as_ref().and_then(|cost| cost.child("miss")).or(field);
+            message = cost.as_ref().map(Field::label).unwrap_or_default() + " " + &message;
+            field = cost;
+        }
+        if misfit.field == "window" {
+            number = format!("\"{}\"", show_ms(misfit.number));
+            if sizes.window_ms >= Some(MIN_WINDOW_MS) {
+                number.push_str("; shorter windows are for `algorithm = \"sliding-log\"`");
+            }
+        }
+        if let Some(field) = field {
+            field.fault(faults, message, format!("write {} {number}", misfit.bound));
+        }
+    }
+    let Some(field) = table.get("lease").filter(|_| sizes.lease) else {
+        return;
+    };
+    if sizes.algorithm != Algorithm::SlidingWindow {
+        let help = "remove it, or write `algorithm = \"sliding-window\"`";
+        field.fault(faults, "only a sliding window is leased", help);
+    }
+    if sizes.cost == Some(0) {
+        let message = "a limit that costs nothing has nothing to lease";
+        field.fault(faults, message, "remove it, or give a `cost`");
+    }
+}
+
+fn algorithm(table: &Table<'_>, requests: Option<u32>, faults: &mut Faults) -> Option<Algorithm> {
+    let algorithm = table
+        .get("algorithm")
+        .map_or(Some(Algorithm::SlidingWindow), |field| {
+            field.choice(&ALGORITHMS, faults)
+        });
+    let burst = table.units("burst", 1, requests, faults);
+    match algorithm? {
+        // Where the burst has a fault, the other sizes are judged without it.
+        Algorithm::TokenBucket { .. } => Some(Algorithm::TokenBucket {
+            burst: burst.or(requests).unwrap_or(1),
+        }),
+        algorithm => {
+            if let Some(field) = table.get("burst") {
+                let help = "remove it, or write `algorithm = \"token-bucket\"`";
+                field.fault_at_name(faults, "only a token bucket has a `burst`", help);
+            }
+            Some(algorithm)
+        }
+    }
+}
+
+/// A number, or numbers by outcome.
+fn cost(table: &Table<'_>, faults: &mut Faults) -> Option<Cost> {
+    let by_outcome = table
+        .get("cost")
+        .filter(|field| matches!(field.node.value, Value::Table(_)));
+    let Some(field) = by_outcome else {
+        return table.units("cost", 0, Some(1), faults).map(Cost::flat);
+    };
+    let costs = field.table("`cost`", &["hit", "miss", "error"], faults)?;
+    let hit = costs.units("hit", 0, Some(1), faults);
+    let miss = costs.units("miss", 0, Some(1), faults);
+    let error = costs.units("error", 0, miss, faults);
+    let cost = Cost {
+        hit: hit?,
+        miss: miss?,
+        error: error?,
+    };
+    for (name, less) in [("hit", cost.hit), ("error", cost.error)] {
+        if less > cost.miss {
+            let message = format!("`{name}` is {less} and `miss` is {}", cost.miss);
+            let help = format!("write `{name}` and a `miss` that is not below it");
+            costs.fault(&[name], faults, message, help);
+        }
+    }
+    Some(cost)
+}
+
+fn penalty(field: &Field<'_>, faults: &mut Faults) -> Option<Penalty> {
+    let table = field.table("`penalty`", &["after", "base", "max"], faults)?;
+    let after = table.units("after", 1, Some(DEFAULT_STRIKE_AFTER), faults);
+    let ban_ms = MIN_BAN_MS..=MAX_BAN_MS;
+    let base_ms = table.duration("base", ban_ms.clone(), DEFAULT_BAN_MS, faults);
+    let max_ms = table.duration("max", ban_ms, DEFAULT_MAX_BAN_MS, faults);
+    let penalty = Penalty {
+        after: after?,
+        base_ms: base_ms?,
+        max_ms: max_ms?,
+    };
+    if penalty.base_ms > penalty.max_ms {
+        let (base, max) = (show_ms(penalty.base_ms), show_ms(penalty.max_ms));
+        let message = format!("`base` is {base} and `max` is {max}");
+        let help = "write a `base` that is at most `max`";
+        table.fault(&["base", "max"], faults, message, help);
+    }
+    Some(penalty)
 }
 
 fn by(field: &Field<'_>, faults: &mut Faults) -> Option<By> {
     const HELP: &str = "write \"ip\", \"user\", \"global\" or \"header:NAME\"";
     let text = field.text(HELP, faults)?;
-    let header = text.strip_prefix("header:");
-    let is_header =
-        |name: &&str| (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(is_token);
+    let header = text.strip_prefix("header:").and_then(address::header_name);
     match (text, header) {
         ("ip", _) => Some(By::Ip),
         ("user", _) => Some(By::User),
         ("global", _) => Some(By::Global),
-        (_, Some(name)) if is_header(&name) => Some(By::Header(name.to_ascii_lowercase())),
+        (_, Some(name)) => Some(By::Header(name)),
         _ => {
             field.fault(faults, format!("`by` is {}", quote(text)), HELP);
             None
         }
     }
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Applies the variables to the default limits; what does not fit is their fault.
@@ -154,53 +257,53 @@ pub fn override_all(
 ) {
     const WINDOW: &str = "RATE_LIMIT_WINDOW_MS";
     const REQUESTS: &str = "RATE_LIMIT_MAX_REQUESTS";
-    if let Some(window_ms) = overrides.window_ms {
-        if !(1..=MAX_WINDOW_MS).contains(&window_ms) {
-            let help = format!("set it from 1 to {MAX_WINDOW_MS}, or unset it");
-            faults.add(
-                WINDOW,
-                None,
-                format!("a window of {window_ms} ms is not possible"),
-                help,
-            );
-        } else if let Some((message, _)) =
-            too_short(window_ms, redis_ms).filter(|_| !limits.is_empty())
-        {
-            let help = format!(
-                "set it to at least {}, or unset it",
-                min_window_ms(redis_ms)
-            );
-            faults.add(WINDOW, None, message, help);
-        }
-        for limit in limits.iter_mut() {
-            limit.window_ms = window_ms;
-        }
+    let Overrides {
+        window_ms,
+        max_requests,
+    } = *overrides;
+    let mut fault = |variable: &str, message: String, fits: String| {
+        let help = format!("set it {fits}, or unset it");
+        faults.add(variable, None, message, help);
+    };
+    if let Some(window_ms) = window_ms.filter(|ms| !(1..=MAX_WINDOW_MS).contains(ms)) {
+        let message = format!("a window of {window_ms} ms is not possible");
+        return fault(WINDOW, message, format!("from 1 to {MAX_WINDOW_MS}"));
     }
-    if let Some(requests) = overrides.max_requests {
-        if !(1..=MAX_REQUESTS).contains(&requests) {
-            let help = format!("set it from 1 to {MAX_REQUESTS}, or unset it");
-            faults.add(
-                REQUESTS,
-                None,
-                format!("a limit of {requests} is not possible"),
-                help,
-            );
-        }
-        for limit in limits.iter_mut() {
-            let cost = limit.cost.hit.max(limit.cost.miss);
-            if cost > requests && requests > 0 {
-                let message = format!(
-                    "a limit of {requests} is below the cost {cost} of `{}`",
-                    limit.name
-                );
-                faults.add(
-                    REQUESTS,
-                    None,
-                    message,
-                    format!("set it to at least {cost}, or unset it"),
-                );
+    if let Some(requests) = max_requests.filter(|most| !(1..=MAX_REQUESTS).contains(most)) {
+        let message = format!("a limit of {requests} is not possible");
+        return fault(REQUESTS, message, format!("from 1 to {MAX_REQUESTS}"));
+    }
+    for limit in limits.iter_mut() {
+        // What is wrong with the policy's own sizes is told already.
+        let told = Sizes::of(limit).misfits(redis_ms);
+        limit.window_ms = window_ms.unwrap_or(limit.window_ms);
+        if let Some(requests) = max_requests {
+            if let Algorithm::TokenBucket { burst } = &mut limit.algorithm
+                && *burst == limit.requests
+            {
+                // As large as the limit, said or not.
+                *burst = requests;
             }
             limit.requests = requests;
+        }
+        for misfit in Sizes::of(limit).misfits(redis_ms) {
+            if told.iter().any(|told| told.field == misfit.field) {
+                continue;
+            }
+            let of_window = misfit.field == "window" || max_requests.is_none();
+            let fits = match (misfit.field, of_window) {
+                ("cost", _) => format!("to at least {}", limit.cost.miss),
+                ("burst", true) => "to less".to_owned(),
+                ("burst", false) | ("requests", true) => "to more".to_owned(),
+                _ => format!("to {} {}", misfit.bound, misfit.number),
+            };
+            let what = if misfit.field == "cost" {
+                "the cost "
+            } else {
+                ""
+            };
+            let message = format!("`{}`: {what}{}", limit.name, misfit.message);
+            fault(if of_window { WINDOW } else { REQUESTS }, message, fits);
         }
     }
 }

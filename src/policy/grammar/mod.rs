@@ -3,18 +3,19 @@
 //! Fields of the grammar whose feature is not built are checked for their shape and
 //! are then faults that say so.
 
+mod address;
 mod cache;
 mod compose;
+mod fit;
 mod limit;
 mod route;
+mod subject;
 mod unbuilt;
 mod whole;
 
-use std::collections::BTreeMap;
-
 use super::bounds::*;
 use super::error::Faults;
-use super::field::{Field, Table};
+use super::field::Field;
 use super::node::Node;
 use super::types::{Address, Defaults, HeaderProfile, Limit, Policy, RedisDown, Timeouts};
 pub use cache::OWN_KEYS;
@@ -59,15 +60,17 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
             .collect(),
         _ => Vec::new(),
     };
-    let names = whole::names(&drafts, faults);
+    whole::names(&drafts, faults);
     let parts: Vec<_> = drafts
         .iter()
-        .map(|draft| compose::parts(draft, &drafts, &names, faults))
+        .map(|draft| compose::parts(draft, &drafts, faults))
         .collect();
     let limits = defaults
         .as_ref()
         .map_or(&[][..], |defaults| &defaults.limits);
     whole::check(&drafts, limits, faults);
+    let list = root.get("defaults").and_then(|field| field.child("limit"));
+    whole::inherited(&drafts, limits, list, faults);
     let defaults = defaults?;
     let routes: Option<Vec<_>> = drafts
         .into_iter()
@@ -79,9 +82,6 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
         routes: routes?,
     })
 }
-
-/// Routes by name.
-type Names = BTreeMap<String, usize>;
 
 fn built_in_defaults() -> Defaults {
     Defaults {
@@ -105,7 +105,14 @@ fn built_in_defaults() -> Defaults {
 fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
     let table = field.table(
         "`defaults`",
-        &["limit", "timeout", "headers", "redis_down"],
+        &[
+            "limit",
+            "timeout",
+            "headers",
+            "redis_down",
+            "address",
+            "hash_ids",
+        ],
         faults,
     )?;
     let or = built_in_defaults();
@@ -126,49 +133,31 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
         Some(field) => field.choice(&REDIS_DOWN, faults),
         None => Some(or.redis_down),
     };
+    let address = match table.get("address") {
+        Some(field) => address::address(&field, faults),
+        None => Some(or.address),
+    };
+    let hash_ids = table.boolean("hash_ids", or.hash_ids, faults);
     Some(Defaults {
         limits: limits?,
         timeout: timeout?,
         headers: headers?,
         redis_down: redis_down?,
-        address: or.address,
-        hash_ids: or.hash_ids,
+        address: address?,
+        hash_ids: hash_ids?,
     })
 }
 
 fn timeouts(field: &Field<'_>, or: Timeouts, faults: &mut Faults) -> Option<Timeouts> {
     let table = field.table("`timeout`", &["redis", "origin"], faults)?;
-    let redis_ms = optional_duration(
-        &table,
-        "redis",
-        (MIN_TIMEOUT_MS, MAX_REDIS_TIMEOUT_MS),
-        or.redis_ms,
-        faults,
-    );
-    let origin_ms = optional_duration(
-        &table,
-        "origin",
-        (MIN_TIMEOUT_MS, MAX_ORIGIN_TIMEOUT_MS),
-        or.origin_ms,
-        faults,
-    );
+    let redis = MIN_TIMEOUT_MS..=MAX_REDIS_TIMEOUT_MS;
+    let redis_ms = table.duration("redis", redis, or.redis_ms, faults);
+    let origin = MIN_TIMEOUT_MS..=MAX_ORIGIN_TIMEOUT_MS;
+    let origin_ms = table.duration("origin", origin, or.origin_ms, faults);
     Some(Timeouts {
         redis_ms: redis_ms?,
         origin_ms: origin_ms?,
     })
-}
-
-fn optional_duration(
-    table: &Table<'_>,
-    name: &str,
-    (least, most): (u64, u64),
-    or: u64,
-    faults: &mut Faults,
-) -> Option<u64> {
-    match table.get(name) {
-        Some(field) => field.duration(least..=most, faults),
-        None => Some(or),
-    }
 }
 
 fn profiles(field: &Field<'_>, faults: &mut Faults) -> Option<Vec<HeaderProfile>> {

@@ -3,8 +3,9 @@
 use super::super::bounds::{MAX_METHOD_BYTES, MAX_METHODS};
 use super::super::error::Faults;
 use super::super::field::{Field, quote};
+use super::super::node::Value;
 use super::super::types::{
-    CacheRule, Defaults, Limit, Part, PathTemplate, PurgeRule, RedisDown, Route,
+    CacheRule, Defaults, Limit, Part, PathTemplate, PurgeRule, RedisDown, Route, Switch,
 };
 use super::{REDIS_DOWN, cache, limit, unbuilt};
 
@@ -22,6 +23,16 @@ const FIELDS: [&str; 11] = [
     "switch",
 ];
 
+const SWITCHES: [(&str, Switch); 4] = [
+    ("RATE_LIMIT_REDIS_ENABLED", Switch::RateLimitRedis),
+    ("VIEW_TRACKING_REDIS_ENABLED", Switch::ViewTrackingRedis),
+    ("NOTIFICATION_CACHE_ENABLED", Switch::NotificationCache),
+    (
+        "NOTIFICATION_RATE_LIMIT_ENABLED",
+        Switch::NotificationRateLimit,
+    ),
+];
+
 /// A route as far as it could be read; `None` beside a field that is there means a
 /// fault that is already known.
 pub struct Draft<'n> {
@@ -31,6 +42,7 @@ pub struct Draft<'n> {
     /// Inner `None`: the default ones.
     pub limits: Option<Option<Vec<Limit>>>,
     pub redis_down: Option<Option<RedisDown>>,
+    pub switches: Option<Vec<Switch>>,
     pub cache_field: Option<Field<'n>>,
     pub cache: Option<CacheRule>,
     pub purge_field: Option<Field<'n>>,
@@ -67,6 +79,7 @@ pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft
         matched: None,
         limits: None,
         redis_down: None,
+        switches: None,
         cache_field: None,
         cache: None,
         purge_field: None,
@@ -99,6 +112,10 @@ pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft
         Some(field) => field.choice(&REDIS_DOWN, faults).map(Some),
         None => Some(None),
     };
+    draft.switches = match table.get("switch") {
+        Some(field) => switches(&field, faults),
+        None => Some(Vec::new()),
+    };
     let matched = draft.matched.as_ref();
     draft.cache_field = table.get("cache");
     draft.purge_field = table.get("purge");
@@ -111,6 +128,28 @@ pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft
     }
     exclude(&draft, faults);
     draft
+}
+
+/// One variable, or a list of them.
+fn switches(field: &Field<'_>, faults: &mut Faults) -> Option<Vec<Switch>> {
+    let items = match &field.node.value {
+        Value::List(_) => field.list(SWITCHES.len(), faults)?,
+        _ => vec![field.clone()],
+    };
+    let mut switches = Vec::new();
+    let mut is_whole = true;
+    for item in items {
+        let Some(switch) = item.choice(&SWITCHES, faults) else {
+            is_whole = false;
+            continue;
+        };
+        if switches.contains(&switch) {
+            let message = format!("{} is there twice", item.label());
+            item.fault(faults, message, "leave it out");
+        }
+        switches.push(switch);
+    }
+    is_whole.then_some(switches)
 }
 
 /// A route has one way to answer.
@@ -224,7 +263,7 @@ impl Draft<'_> {
             cache: self.cache,
             purge: self.purge,
             compose: parts,
-            switches: Vec::new(),
+            switches: self.switches?,
         })
     }
 }

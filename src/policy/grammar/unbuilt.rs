@@ -1,49 +1,18 @@
 //! Fields of the grammar whose feature this version does not build: their shape is
 //! checked, and that they are there is a fault.
 
-use super::super::bounds::{MAX_LIFE_MS, MAX_REQUESTS, MAX_WINDOW_MS, MIN_TTL_MS};
+use super::super::bounds::{MAX_LIFE_MS, MIN_TTL_MS};
 use super::super::error::Faults;
 use super::super::field::{Field, Table, quote};
 use super::super::node::Value;
 
-const MAX_IDS: usize = 1000;
+/// Values of one placeholder of `warm`.
+const MAX_VALUES: usize = 1000;
 
 fn not_built(field: &Field<'_>, what: &str, faults: &mut Faults) {
     let message =
         format!("{what} is part of the policy's grammar, but this version does not build it yet");
     field.fault_at_name(faults, message, "remove it");
-}
-
-/// Of a limit.
-pub fn limit(table: &Table<'_>, faults: &mut Faults) {
-    for (name, shape) in [
-        ("lease", boolean as Shape),
-        ("shadow", boolean),
-        ("penalty", penalty),
-        ("allow", texts),
-        ("deny", texts),
-        ("rollout", percentage),
-    ] {
-        field(table, name, shape, faults);
-    }
-    if let Some(cost) = table.get("cost")
-        && matches!(cost.node.value, Value::Table(_))
-    {
-        let costs = cost.table("`cost`", &["hit", "miss"], faults);
-        for outcome in ["hit", "miss"] {
-            if let Some(field) = costs.as_ref().and_then(|costs| costs.get(outcome)) {
-                field.integer(0..=u64::from(MAX_REQUESTS), faults);
-            }
-        }
-        not_built(&cost, "a `cost` by outcome", faults);
-    }
-    words(
-        table,
-        "algorithm",
-        &["sliding-window"],
-        &["sliding-log", "token-bucket", "fixed-window"],
-        faults,
-    );
 }
 
 /// Of a route.
@@ -52,7 +21,6 @@ pub fn route(table: &Table<'_>, faults: &mut Faults) {
         ("fill", text as Shape),
         ("publish", publish),
         ("view", view),
-        ("switch", text),
     ] {
         field(table, name, shape, faults);
     }
@@ -119,42 +87,21 @@ fn words(table: &Table<'_>, name: &str, built: &[&str], planned: &[&str], faults
     }
 }
 
-fn boolean(field: &Field<'_>, faults: &mut Faults) {
-    field.boolean(faults);
-}
-
 fn text(field: &Field<'_>, faults: &mut Faults) {
     field.text("write it in quotes", faults);
 }
 
 fn texts(field: &Field<'_>, faults: &mut Faults) {
-    for item in field.list(MAX_IDS, faults).unwrap_or_default() {
+    for item in field.list(MAX_VALUES, faults).unwrap_or_default() {
         text(&item, faults);
     }
 }
 
-fn percentage(field: &Field<'_>, faults: &mut Faults) {
-    field.integer(0..=100, faults);
-}
-
-fn duration(table: Option<&Table<'_>>, name: &str, least: u64, most: u64, faults: &mut Faults) {
-    if let Some(field) = table.and_then(|table| table.get(name)) {
-        field.duration(least..=most, faults);
-    }
-}
-
-fn penalty(field: &Field<'_>, faults: &mut Faults) {
-    let table = field.table("`penalty`", &["after", "base", "max"], faults);
-    if let Some(after) = table.as_ref().and_then(|table| table.get("after")) {
-        after.integer(1..=u64::from(MAX_REQUESTS), faults);
-    }
-    duration(table.as_ref(), "base", 1, MAX_WINDOW_MS, faults);
-    duration(table.as_ref(), "max", 1, MAX_WINDOW_MS, faults);
-}
-
 fn warm(field: &Field<'_>, faults: &mut Faults) {
     let table = field.table("`warm`", &["every", "values"], faults);
-    duration(table.as_ref(), "every", MIN_TTL_MS, MAX_LIFE_MS, faults);
+    if let Some(every) = table.as_ref().and_then(|table| table.get("every")) {
+        every.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults);
+    }
     if let Some(values) = table.as_ref().and_then(|table| table.get("values")) {
         const HELP: &str = "write lists by placeholder: { id = [\"a\", \"b\"] }";
         for (_, list) in values.members(faults, HELP).unwrap_or_default() {

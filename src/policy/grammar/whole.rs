@@ -1,22 +1,25 @@
 //! What only shows when all routes are looked at: names given twice, routes that are
 //! never reached, keys that two routes share, limits that share a count.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use super::super::bounds::MAX_INHERITED;
 use super::super::error::Faults;
 use super::super::field::Field;
 use super::super::percent::occurs_in_component;
 use super::super::route::compare_paths;
 use super::super::types::{Limit, PathTemplate, Per, Piece, Segment, Template};
-use super::Names;
 use super::route::{Draft, Matched};
 
-/// Routes by name; the first of each name counts.
-pub fn names(drafts: &[Draft<'_>], faults: &mut Faults) -> Names {
-    let mut names = Names::new();
+/// A name means its first route.
+pub fn index_of(name: &str, drafts: &[Draft<'_>]) -> Option<usize> {
+    drafts
+        .iter()
+        .position(|draft| draft.name.as_deref() == Some(name))
+}
+
+pub fn names(drafts: &[Draft<'_>], faults: &mut Faults) {
     for (index, draft) in drafts.iter().enumerate() {
         let Some(name) = &draft.name else { continue };
-        if names.contains_key(name) {
+        if index_of(name, drafts) != Some(index) {
             let message = format!("another route is called `{name}` already");
             fault(
                 draft.field.child("name"),
@@ -24,11 +27,8 @@ pub fn names(drafts: &[Draft<'_>], faults: &mut Faults) -> Names {
                 message,
                 "give each route its own name",
             );
-        } else {
-            names.insert(name.clone(), index);
         }
     }
-    names
 }
 
 /// At a field that is known to be there.
@@ -147,40 +147,61 @@ fn may_be_equal(a: &[Token], b: &[Token]) -> bool {
     if a.get(alike).is_some_and(is_text) && b.get(alike).is_some_and(is_text) {
         return false;
     }
-    let mut seen = BTreeSet::new();
-    let mut open = vec![(alike, alike)];
-    while let Some((i, j)) = open.pop() {
-        if !seen.insert((i, j)) {
-            continue;
-        }
-        match (a.get(i), b.get(j)) {
-            (None, None) => return true,
-            (Some(Token::Byte(x)), Some(Token::Byte(y))) if x == y => open.push((i + 1, j + 1)),
-            (left, right) => {
-                if left == Some(&Token::Value) {
-                    open.push((i + 1, j));
-                    if matches!(right, Some(Token::Byte(byte)) if occurs_in_component(*byte)) {
-                        open.push((i, j + 1));
-                    }
-                }
-                if right == Some(&Token::Value) {
-                    open.push((i, j + 1));
-                    if matches!(left, Some(Token::Byte(byte)) if occurs_in_component(*byte)) {
-                        open.push((i + 1, j));
-                    }
-                }
+    let (a, b) = (
+        a.get(alike..).unwrap_or_default(),
+        b.get(alike..).unwrap_or_default(),
+    );
+    // Row by row of the pairs of places: which places in `b` some text reaches together
+    // with this place in `a`.
+    let mut here = vec![false; b.len() + 1];
+    if let Some(start) = here.first_mut() {
+        *start = true;
+    }
+    for i in 0..=a.len() {
+        let left = a.get(i);
+        let mut next = vec![false; b.len() + 1];
+        let mut comes_from_left = false;
+        for (j, is_reached) in here.iter().enumerate() {
+            let is_here = *is_reached || comes_from_left;
+            let right = b.get(j);
+            comes_from_left = is_here && passes(right, left);
+            if !is_here {
+                continue;
+            }
+            let to = match (left, right) {
+                (None, None) => return true,
+                (Some(Token::Byte(x)), Some(Token::Byte(y))) if x == y => j + 1,
+                _ if passes(left, right) => j,
+                _ => continue,
+            };
+            if let Some(place) = next.get_mut(to) {
+                *place = true;
             }
         }
+        if !next.contains(&true) {
+            return false;
+        }
+        here = next;
     }
     false
 }
 
+/// Whether a token is left behind while the other template stays where it is: a value
+/// ends, or the other's value takes the character.
+fn passes(token: Option<&Token>, other: Option<&Token>) -> bool {
+    match token {
+        Some(Token::Value) => true,
+        Some(Token::Byte(byte)) => other == Some(&Token::Value) && occurs_in_component(*byte),
+        None => false,
+    }
+}
+
 /// Limits with `per = "all"` and one name are one count, so they must be one limit.
 fn shared_counts(drafts: &[Draft<'_>], defaults: &[Limit], faults: &mut Faults) {
-    let mut known: BTreeMap<&str, &Limit> = BTreeMap::new();
-    for limit in defaults.iter().filter(|limit| limit.per == Per::All) {
-        known.insert(&limit.name, limit);
-    }
+    let mut known: Vec<&Limit> = defaults
+        .iter()
+        .filter(|limit| limit.per == Per::All)
+        .collect();
     for draft in drafts {
         let Some(Some(limits)) = &draft.limits else {
             continue;
@@ -189,19 +210,58 @@ fn shared_counts(drafts: &[Draft<'_>], defaults: &[Limit], faults: &mut Faults) 
             if limit.per != Per::All {
                 continue;
             }
-            let first = *known.entry(&limit.name).or_insert(limit);
-            let same = first.requests == limit.requests
-                && first.window_ms == limit.window_ms
-                && first.by == limit.by;
-            if !same {
+            let Some(first) = known.iter().find(|known| known.name == limit.name) else {
+                known.push(limit);
+                continue;
+            };
+            if !is_one_count(first, limit) {
                 let message = format!(
                     "another limit `{}` with `per = \"all\"` shares this count and differs",
                     limit.name
                 );
                 let limit = draft.field.child("limit").and_then(|list| list.item(index));
-                let help = "give both the same `requests`, `window` and `by`, or another name";
+                let help = "make both the same in all but `cost`, or give another name";
                 fault(limit, faults, message, help);
             }
         }
+    }
+}
+
+/// Whether two limits differ in nothing but their names and costs.
+fn is_one_count(a: &Limit, b: &Limit) -> bool {
+    a.requests == b.requests
+        && a.window_ms == b.window_ms
+        && a.by == b.by
+        && a.algorithm == b.algorithm
+        && a.lease == b.lease
+        && a.shadow == b.shadow
+        && a.penalty == b.penalty
+        && a.rollout == b.rollout
+        && a.allow == b.allow
+        && a.deny == b.deny
+}
+
+/// Every route that inherits the default limits has their lists in memory.
+pub fn inherited(
+    drafts: &[Draft<'_>],
+    defaults: &[Limit],
+    list: Option<Field<'_>>,
+    faults: &mut Faults,
+) {
+    let entries = defaults
+        .iter()
+        .map(|limit| limit.allow.len() + limit.deny.len())
+        .sum::<usize>();
+    let routes = drafts
+        .iter()
+        .filter(|draft| matches!(draft.limits, Some(None)))
+        .count();
+    if entries.saturating_mul(routes) > MAX_INHERITED {
+        let message = format!("{routes} routes inherit {entries} entries of `allow` and `deny`");
+        let help = format!(
+            "at most {} are possible for so many routes",
+            MAX_INHERITED / routes.max(1)
+        );
+        fault(list, faults, message, &help);
     }
 }

@@ -1,7 +1,8 @@
 //! The policy built in: plan 2's ten listings, what its writes purge, and the home page.
 
 use edgeweir::policy::{
-    BUILT_IN, Overrides, PathValues, Policy, Segment, Template, Values, toml_to_json,
+    BUILT_IN, By, Cost, Limit, Overrides, PathValues, Per, Policy, Segment, Template, Values,
+    toml_to_json,
 };
 
 use super::{json, values};
@@ -321,13 +322,43 @@ fn the_contracts_example_is_right_but_for_what_is_not_built() {
     assert_eq!(
         unbuilt,
         [
-            "/route/0/limit/1/cost",
-            "/route/0/limit/1/lease",
             "/route/0/cache/warm",
             "/route/2/fill",
             "/route/2/publish",
             "/route/3/view",
         ]
+    );
+}
+
+#[test]
+fn the_contracts_limits_are_read() {
+    let text = include_str!("contract.toml");
+    let built: String = text
+        .lines()
+        .filter(|line| {
+            let unbuilt = ["fill ", "publish ", "view ", "warm "];
+            !unbuilt.iter().any(|name| line.trim().starts_with(name))
+        })
+        .map(|line| line.replace("\"category:{parent_id}\"],", "\"category:{parent_id}\"] }"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let policy = super::toml(&built);
+    let [burst, hourly] = &policy.routes[0].limits[..] else {
+        panic!("{:?}", policy.routes[0].limits)
+    };
+    assert_eq!(*burst, Limit::new("burst", 30, 10_000, By::Ip));
+    assert_eq!(
+        *hourly,
+        Limit {
+            per: Per::All,
+            cost: Cost {
+                hit: 0,
+                miss: 5,
+                error: 5
+            },
+            lease: true,
+            ..Limit::new("hourly", 2_000, HOUR_MS, By::User)
+        }
     );
 }
 
@@ -378,22 +409,5 @@ fn a_request_is_explained() {
             .explain("GET", "http://h?x")
             .to_string()
             .contains("7 in any 90s")
-    );
-}
-
-#[test]
-fn an_explanation_says_why_a_route_wins() {
-    let policy = super::toml(
-        "[[route]]\nname = \"a\"\nmatch = \"GET /a/{x}\"\n[[route]]\nname = \"b\"\nmatch = \"GET /a/b\"\n\
-         [[route]]\nname = \"c\"\nmatch = \"* /a/b\"\n",
-    );
-    let text = policy.explain("HEAD", "/a/b").to_string();
-    assert!(
-        text.contains("wins over a: GET /a/{x}, because `b` is more specific than {x}"),
-        "{text}"
-    );
-    assert!(
-        text.contains("wins over c: * /a/b, because its GET answers HEAD"),
-        "{text}"
     );
 }

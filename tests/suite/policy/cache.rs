@@ -1,7 +1,13 @@
 //! Every error of `cache` is found: its times, its keys, and keys that two routes share.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
+
+use edgeweir::policy::Policy;
+use proptest::prelude::*;
+
 use super::marked::{errors_of, expect, in_cache, in_route};
-use super::toml;
+use super::{property, toml};
 
 #[test]
 fn cache_rules_are_checked() {
@@ -181,4 +187,39 @@ fn two_routes_never_share_a_key() {
     ] {
         toml(&pair(first, &format!("\"{second}\"")));
     }
+}
+
+/// Against an oracle that tries all short values.
+#[test]
+fn keys_that_some_values_make_equal_are_found() {
+    let template = || ("a{0,2}", "(a{0,2}:a{0,2}|:a?:)", "[a:]{0,2}");
+    let texts = |(first, middle, last): &(String, String, String)| -> BTreeSet<String> {
+        let value = |length: usize| "a".repeat(length);
+        let pairs = (0..12).flat_map(|x| (0..12).map(move |y| (x, y)));
+        pairs
+            .map(|(x, y)| format!("{first}{}{middle}{}{last}", value(x), value(y)))
+            .collect()
+    };
+    let shared = Cell::new(0);
+    property(1_000, (template(), template()), |(a, b)| {
+        let route = |name: &str, (first, middle, last): &(String, String, String)| {
+            format!(
+                "[[route]]\nname = \"{name}\"\nmatch = \"GET /{name}/{{x}}/{{y}}\"\n\
+                 cache = {{ key = \"k:{first}{{x}}{middle}{{y}}{last}\", ttl = \"1m\" }}\n"
+            )
+        };
+        let is_shared = !texts(&a).is_disjoint(&texts(&b));
+        shared.set(shared.get() + u32::from(is_shared));
+        match Policy::from_toml(&(route("a", &a) + &route("b", &b))) {
+            Ok(_) => prop_assert!(!is_shared, "{:?} {:?}", a, b),
+            Err(errors) => {
+                prop_assert!(is_shared, "{:?} {:?}", a, b);
+                prop_assert_eq!(errors.len(), 1);
+                prop_assert!(errors[0].message.contains("can have the same key"));
+            }
+        }
+        Ok(())
+    });
+    println!("{} of 1000 shared", shared.get());
+    assert!((50..950).contains(&shared.get()));
 }

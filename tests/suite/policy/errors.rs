@@ -226,7 +226,7 @@ fn limits_are_checked() {
         "/per",
         "`per` is `rout`",
     );
-    in_limit(&format!("{whole}, cost = §0"), "/cost", "`cost` is 0");
+    in_limit(&format!("{whole}, cost = §-1"), "/cost", "`cost` is -1");
     in_limit(
         &format!("{whole}, cost = §6"),
         "/cost",
@@ -285,6 +285,44 @@ fn limits_that_share_a_count_must_be_the_same() {
     );
     super::toml(&text(&limit("requests = 5, cost = 2")));
     super::toml(&text(&limit("requests = 6").replace("all", "route")));
+}
+
+#[test]
+fn limits_that_share_a_count_agree_in_all_but_their_cost() {
+    let limit = |more: &str| {
+        format!(
+            "{{ name = \"x\", requests = 50, window = \"1m\", by = \"user\", per = \"all\"{more} }}"
+        )
+    };
+    let text = |first: &str, second: &str| {
+        format!(
+            "[defaults]\nlimit = [{}]\n[[route]]\nname = \"a\"\nmatch = \"GET /a\"\nlimit = [{second}]\n",
+            limit(first)
+        )
+    };
+    for more in [
+        "algorithm = \"sliding-log\"",
+        "algorithm = \"token-bucket\"",
+        "lease = true",
+        "shadow = true",
+        "penalty = {}",
+        "rollout = 99",
+        "allow = [\"user:a\"]",
+        "deny = [\"10.0.0.0/8\"]",
+    ] {
+        let other = limit(&format!(", {more}"));
+        expect(
+            &text("", &format!("§{other}")),
+            &[("/route/0/limit/0", "shares this count and differs")],
+        );
+        super::toml(&text(&format!(", {more}"), &other));
+    }
+    let bucket = |burst: u32| format!(", algorithm = \"token-bucket\", burst = {burst}");
+    expect(
+        &text(&bucket(5), &format!("§{}", limit(&bucket(6)))),
+        &[("/route/0/limit/0", "shares this count and differs")],
+    );
+    super::toml(&text("", &limit(", cost = { hit = 0, miss = 5 }")));
 }
 
 #[test]

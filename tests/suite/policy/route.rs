@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use edgeweir::policy::{PathTemplate, Policy};
+use edgeweir::policy::{PathTemplate, Policy, Switch};
 use proptest::prelude::*;
 
-use super::{json, property, values};
+use super::marked::{errors_of, expect, in_route};
+use super::{json, property, toml, values};
 
 fn policy(routes: &[(&str, &str)]) -> Policy {
     let routes: Vec<serde_json::Value> = routes
@@ -330,4 +331,54 @@ fn the_longest_path_and_the_most_routes_stay_linear() {
             .name,
         "r499"
     );
+}
+
+#[test]
+fn a_route_names_its_switches() {
+    let route = |switch: &str| {
+        let text = format!("[[route]]\nname = \"a\"\nmatch = \"GET /a\"\nswitch = {switch}\n");
+        toml(&text).routes[0].switches.clone()
+    };
+    for (name, switch) in [
+        ("RATE_LIMIT_REDIS_ENABLED", Switch::RateLimitRedis),
+        ("VIEW_TRACKING_REDIS_ENABLED", Switch::ViewTrackingRedis),
+        ("NOTIFICATION_CACHE_ENABLED", Switch::NotificationCache),
+        (
+            "NOTIFICATION_RATE_LIMIT_ENABLED",
+            Switch::NotificationRateLimit,
+        ),
+    ] {
+        assert_eq!(route(&format!("\"{name}\"")), [switch]);
+        assert_eq!(route(&format!("[\"{name}\"]")), [switch]);
+    }
+    assert_eq!(
+        route("[\"NOTIFICATION_RATE_LIMIT_ENABLED\", \"NOTIFICATION_CACHE_ENABLED\"]"),
+        [Switch::NotificationRateLimit, Switch::NotificationCache]
+    );
+    assert_eq!(route("[]"), []);
+    in_route(
+        "switch = §\"REDIS_ENABLED\"",
+        "/switch",
+        "`switch` is `REDIS_ENABLED`",
+    );
+    in_route("switch = §true", "/switch", "is true or false, not text");
+    in_route(
+        "switch = [\"NOTIFICATION_CACHE_ENABLED\", §\"NOTIFICATION_CACHE_ENABLED\"]",
+        "/switch/1",
+        "is there twice",
+    );
+    expect(
+        "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\nswitch = [§1, §\"NOTIFICATION_CACH_ENABLED\"]\n",
+        &[
+            ("/route/0/switch/0", "is a number, not text"),
+            (
+                "/route/0/switch/1",
+                "`switch[1]` is `NOTIFICATION_CACH_ENABLED`",
+            ),
+        ],
+    );
+    let errors = errors_of(
+        "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\nswitch = \"NOTIFICATION_CACH_ENABLED\"\n",
+    );
+    assert_eq!(errors[0].help, "did you mean `NOTIFICATION_CACHE_ENABLED`?");
 }

@@ -1,34 +1,12 @@
-//! What is not built yet says so; what is left out has the contract's defaults; variables
-//! override them.
+//! What is not built yet says so; what is left out has the contract's defaults.
 
-use edgeweir::policy::{Overrides, Policy, PolicyError};
-
-use super::marked::{errors_of, expect, in_cache, in_limit, in_route, in_route_put};
-use super::{json, shown, toml};
+use super::marked::{errors_of, expect, in_cache, in_route, in_route_put};
+use super::{json, toml};
 
 const NOT_BUILT: &str = "is part of the policy's grammar, but this version does not build it yet";
 
 #[test]
 fn what_is_not_built_yet_says_so() {
-    let whole = "name = \"a\", requests = 5, window = \"1m\"";
-    for (field, value) in [
-        ("lease", "true"),
-        ("shadow", "false"),
-        ("penalty", "{ after = 5, base = \"60s\", max = \"1h\" }"),
-        ("allow", "[\"10.0.0.0/8\"]"),
-        ("deny", "[\"user-1\"]"),
-        ("rollout", "10"),
-        ("cost", "{ hit = 0, miss = 5 }"),
-        ("algorithm", "\"sliding-log\""),
-        ("algorithm", "\"token-bucket\""),
-        ("algorithm", "\"fixed-window\""),
-    ] {
-        in_limit(
-            &format!("{whole}, §{field} = {value}"),
-            &format!("/{field}"),
-            NOT_BUILT,
-        );
-    }
     for (field, value) in [
         ("fill", "\"book\""),
         (
@@ -36,7 +14,6 @@ fn what_is_not_built_yet_says_so() {
             "{ channel = \"c:{id}\", event = \"e\", data = \"response\" }",
         ),
         ("view", "{ story = \"{id}\" }"),
-        ("switch", "\"REDIS_ENABLED\""),
     ] {
         in_route(
             &format!("§{field} = {value}"),
@@ -74,106 +51,41 @@ fn what_is_not_built_yet_says_so() {
 
 #[test]
 fn what_is_not_built_yet_has_its_shape_all_the_same() {
-    let whole = "name = \"a\", requests = 5, window = \"1m\"";
     let twice = |marked: &str, inner: &str, outer: &str, message: &str| {
-        let text = format!("[defaults]\nlimit = [{{ {whole}, {marked} }}]\n");
+        let text = format!("[[route]]\nname = \"a\"\nmatch = \"GET /a/{{id}}\"\n{marked}\n");
         expect(
             &text,
             &[
-                (&format!("/defaults/limit/0{outer}"), NOT_BUILT),
-                (&format!("/defaults/limit/0{inner}"), message),
+                (&format!("/route/0{outer}"), NOT_BUILT),
+                (&format!("/route/0{inner}"), message),
             ],
         );
     };
+    twice("§fill = §1", "/fill", "/fill", "is a number, not text");
     twice(
-        "§lease = §1",
-        "/lease",
-        "/lease",
-        "is a number, not true or false",
+        "§publish = { §chanel = \"c\" }",
+        "/publish/chanel",
+        "/publish",
+        "no field of `publish`",
     );
     twice(
-        "§penalty = { §aftr = 1 }",
-        "/penalty/aftr",
-        "/penalty",
-        "no field of `penalty`",
-    );
-    twice(
-        "§penalty = { base = §\"x\" }",
-        "/penalty/base",
-        "/penalty",
-        "no duration",
-    );
-    twice(
-        "§allow = [§1]",
-        "/allow/0",
-        "/allow",
+        "§view = { story = §1 }",
+        "/view/story",
+        "/view",
         "is a number, not text",
     );
     twice(
-        "§rollout = §101",
-        "/rollout",
-        "/rollout",
-        "`rollout` is 101",
+        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { every = §\"x\" } }",
+        "/cache/warm/every",
+        "/cache/warm",
+        "no duration",
     );
-    twice("§cost = { hit = §-1 }", "/cost/hit", "/cost", "`hit` is -1");
     twice(
-        "§cost = { §mis = 1 }",
-        "/cost/mis",
-        "/cost",
-        "no field of `cost`",
+        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { values = { id = [§1] } } }",
+        "/cache/warm/values/id/0",
+        "/cache/warm",
+        "is a number, not text",
     );
-}
-
-fn with_overrides(
-    text: &str,
-    window_ms: Option<u64>,
-    max_requests: Option<u32>,
-) -> Result<Policy, Vec<PolicyError>> {
-    let overrides = Overrides {
-        window_ms,
-        max_requests,
-    };
-    Policy::from_json(text, &overrides)
-}
-
-#[test]
-fn variables_override_every_default_limit_and_those_who_inherit_it() {
-    let text = r#"{"defaults":{"limit":[{"name":"a","requests":9,"window":"60s"},{"name":"b","requests":9,"window":"1h","cost":3}]},
-        "route":[{"name":"own","match":"GET /own","limit":[{"name":"x","requests":9,"window":"60s"}]},{"name":"inherits","match":"GET /in"}]}"#;
-    let policy = with_overrides(text, Some(5_000), Some(7)).unwrap();
-    for limits in [&policy.defaults.limits, &policy.routes[1].limits] {
-        assert!(
-            limits
-                .iter()
-                .all(|limit| (limit.window_ms, limit.requests) == (5_000, 7)),
-            "{limits:?}"
-        );
-        assert_eq!(limits.len(), 2);
-    }
-    assert_eq!(
-        (
-            policy.routes[0].limits[0].window_ms,
-            policy.routes[0].limits[0].requests
-        ),
-        (60_000, 9)
-    );
-
-    let errors = with_overrides(text, Some(2_000), Some(2)).unwrap_err();
-    let pointers: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
-    assert_eq!(
-        pointers,
-        ["RATE_LIMIT_WINDOW_MS", "RATE_LIMIT_MAX_REQUESTS"],
-        "{}",
-        shown(&errors)
-    );
-    assert!(errors.iter().all(|error| error.line.is_none()));
-    assert!(errors[1].message.contains("cost 3 of `b`"), "{}", errors[1]);
-    assert!(with_overrides("{}", Some(0), None).is_err());
-    assert!(with_overrides("{}", Some(u64::MAX), None).is_err());
-    assert!(with_overrides("{}", None, Some(0)).is_err());
-    assert!(with_overrides("{}", None, Some(u32::MAX)).is_err());
-    // Without limits there is nothing to be too short.
-    assert!(with_overrides(r#"{"defaults":{"limit":[]}}"#, Some(2_000), None).is_ok());
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! and a network that delays, loses and breaks. Every run follows from its seed.
 
 pub mod clock;
+pub mod crowd;
 pub mod desk;
+pub mod hashes;
 pub mod history;
 pub mod redis;
 pub mod traffic;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use edgeweir::redis::{Command, Reply, Word};
 
+use super::hashes::Hashes;
+
 #[derive(Default)]
 struct Value {
     bytes: Vec<u8>,
@@ -28,6 +30,7 @@ pub struct Ran {
 #[derive(Default)]
 pub struct FakeRedis {
     keys: RefCell<BTreeMap<String, Value>>,
+    pub hashes: Hashes,
     pub ran: RefCell<Vec<Ran>>,
     /// HTTP requests that reached it.
     pub trips: Cell<u64>,
@@ -39,7 +42,8 @@ impl FakeRedis {
         let words: Vec<String> = command.words().iter().map(text).collect();
         let args: Vec<&str> = words.iter().map(String::as_str).collect();
         self.expire(now_us);
-        let reply = self.answer(now_us, &args);
+        let of_hash = self.hashes.answer(now_us, &args);
+        let reply = of_hash.unwrap_or_else(|| self.answer(now_us, &args));
         self.ran.borrow_mut().push(Ran {
             at_us: now_us,
             tag,
@@ -51,6 +55,7 @@ impl FakeRedis {
     /// Forgets every key, and writes that down as a command.
     pub fn flush(&self, now_us: u64) {
         self.keys.borrow_mut().clear();
+        self.hashes.clear();
         self.ran.borrow_mut().push(Ran {
             at_us: now_us,
             tag: 0,
@@ -89,15 +94,18 @@ impl FakeRedis {
     pub fn ttls_ms(&self, now_us: u64) -> BTreeMap<String, Option<u64>> {
         self.expire(now_us);
         let keys = self.keys.borrow();
-        keys.iter()
-            .map(|(key, value)| {
-                let left = value.expires_us.map(|at| (at - now_us) / 1000);
-                (key.clone(), left)
-            })
+        let strings = keys
+            .iter()
+            .map(|(key, value)| (key.clone(), value.expires_us));
+        let left = |at: u64| (at - now_us) / 1000;
+        strings
+            .chain(self.hashes.expiries())
+            .map(|(key, expires_us)| (key, expires_us.map(left)))
             .collect()
     }
 
     fn expire(&self, now_us: u64) {
+        self.hashes.expire(now_us);
         self.keys
             .borrow_mut()
             .retain(|_, value| value.expires_us.is_none_or(|at| at > now_us));

@@ -1,0 +1,83 @@
+// Edgeweir beside a Worker made with @upstash/ratelimit and @upstash/redis: what one request costs each, and how long it takes.
+
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { ROOT } from "../../dev/setup/exec.mjs";
+import { measure } from "./measure.mjs";
+
+const TARGETS = { latencyAt20: 0.55, throughputAt0: 2, throughputWithL1: 5 };
+/** A command that fewer requests than this need is not listed. */
+const LISTED_COMMANDS = 0.05;
+
+export async function bench() {
+  const figures = await measure();
+  const verdicts = judge(figures.results);
+  const markdown = [intro(), table(figures.results), targets(verdicts, figures.skipped), costs(figures.results)].join("\n\n");
+  return { markdown, figures: { ...figures, verdicts }, met: verdicts.every(({ met }) => met) };
+}
+
+/** The targets whose variants were measured: `{ what, value, target, met }`. */
+function judge(results) {
+  const at = (id, delayMs) => results.find((row) => row.id === id && row.delayMs === delayMs);
+  const latency = at("ours", 20).p50 / at("peer", 20).p50;
+  const throughput = (id) => at(id, 0).perSecond / at("peer", 0).perSecond;
+  const verdicts = [
+    { what: "p50 at 20 ms, of the peer's", value: latency, target: `at most ${TARGETS.latencyAt20}`, met: latency <= TARGETS.latencyAt20 },
+    { what: "throughput at 0 ms, times the peer's", value: throughput("ours"), target: `at least ${TARGETS.throughputAt0}`, met: throughput("ours") >= TARGETS.throughputAt0 },
+  ];
+  if (at("l1", 0) === undefined) return verdicts;
+  const local = throughput("l1");
+  return [...verdicts, { what: "the same with leases and L1", value: local, target: `at least ${TARGETS.throughputWithL1}`, met: local >= TARGETS.throughputWithL1 }];
+}
+
+function intro() {
+  const [ratelimit, redis, workerd] = ["@upstash/ratelimit", "@upstash/redis", "workerd"].map(version);
+  return `Edgeweir beside a Worker with @upstash/ratelimit ${ratelimit} (sliding window) and @upstash/redis ${redis} (cache-aside), both in workerd ${workerd}
+without miniflare, over one Redis, one HTTP endpoint and one origin; every answer is a hit, nothing is refused. Trips: HTTP requests to
+Redis, each request. Commands: Redis' own count, those inside scripts included. p50 and p99: few connections, the variants in turn.
+Throughput: the median of rounds, the variants in turn. CPU: of workerd. The whole delay is on the answer's way.`;
+}
+
+function table(results) {
+  const head = ["network ms", "Worker", "trips", "commands", "p50 ms", "p99 ms", "requests/s", "CPU ms per 1000"];
+  const lines = results.map((row) => [
+    String(row.delayMs), row.name, row.trips.toFixed(2), commands(row.commands), row.p50.toFixed(2), row.p99.toFixed(1),
+    row.perSecond.toFixed(0), row.cpu.workerd.toFixed(0),
+  ]);
+  return markdownTable(head, lines);
+}
+
+/** `4.0: get 2.0, …`, the most frequent first. */
+function commands(counts) {
+  const total = Object.values(counts).reduce((sum, n) => sum + n, 0);
+  const listed = Object.entries(counts).filter(([, n]) => n >= LISTED_COMMANDS).sort(([, a], [, b]) => b - a);
+  return [total.toFixed(2), listed.map(([name, n]) => `${name} ${n.toFixed(1)}`).join(", ")].filter(Boolean).join(": ");
+}
+
+function targets(verdicts, skipped) {
+  const lines = verdicts.map(({ what, value, target, met }) => `- ${what}: ${value.toFixed(3)} (target ${target}): ${met ? "met" : "MISSED"}`);
+  return [...lines, ...skipped.map(({ name, reason }) => `- not built: ${name} (${reason})`)].join("\n");
+}
+
+function costs(results) {
+  const near = results.filter(({ delayMs }) => delayMs === 0);
+  const names = Object.keys(near[0].cpu);
+  const lines = near.map((row) => [row.name, ...names.map((name) => row.cpu[name].toFixed(0))]);
+  const added = results.filter(({ delayMs }) => delayMs > 0).map(({ delayMs, addedMs }) => addedMs - delayMs);
+  const perSecond = (id) => near.find((row) => row.id === id).perSecond;
+  return `CPU ms per 1000 requests at 0 ms, by process. The floor is a Worker that makes one such trip and passes on what comes, unread: its
+throughput is ${(perSecond("floor") / perSecond("peer")).toFixed(2)} times the peer's, the most that this set-up shows of any Worker with a trip for each request.
+
+${markdownTable(["Worker", ...names], lines)}
+
+- The proxy's timers add ${Math.min(...added).toFixed(1)} to ${Math.max(...added).toFixed(1)} ms to the delay named, for all alike.
+- @upstash/ratelimit's scripts begin with \`#!lua flags=allow-key-locking\`, which stock Redis refuses: the proxy blanks that flag and exchanges the
+  script's hash, so that they run by EVALSHA as they do at Upstash.
+- The peer: every option at its default but \`analytics\`, which is off, and \`prefix\`; a client a request and the ephemeral cache in the
+  module's scope, as in the packages' examples. "beside GET" does not wait for the verdict before it reads: it reads for those it refuses, too.
+- Answers that were no hits: ${results.reduce((sum, { wrong }) => sum + wrong, 0)}.`;
+}
+
+const markdownTable = (head, lines) => [head, head.map(() => "---"), ...lines].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+
+const version = (name) => JSON.parse(readFileSync(path.join(ROOT, "node_modules", name, "package.json"), "utf8")).version;

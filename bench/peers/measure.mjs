@@ -1,0 +1,191 @@
+// Measures the variants over one Redis, one endpoint and one origin: first the latency of all in turn, then each one's
+// throughput in rounds, for each delay of the network.
+//
+// Everything that takes part is a process of its own. Round trips are the proxy's count of HTTP requests, commands are Redis'
+// own count (those inside scripts included), CPU is the kernel's.
+
+import { setTimeout as wait } from "node:timers/promises";
+import { startOrigin } from "../../dev/origin/server.mjs";
+import { RedisLink } from "../../dev/redis/link.mjs";
+import { startEndpointProcess } from "../../dev/redis/process.mjs";
+import { startRedisServer } from "../../dev/redis/server.mjs";
+import { cpuMs, startHelper } from "./helper.mjs";
+import { LISTING_PATH, VARIANTS } from "./variants.mjs";
+
+/** For each delay: lanes few enough that nobody queues, connections enough that workerd is never idle. */
+const PLAN = [
+  { delayMs: 0, lanes: 1, connections: 32 },
+  { delayMs: 5, lanes: 2, connections: 48 },
+  { delayMs: 20, lanes: 4, connections: 96 },
+];
+const LATENCY_MS = 10_000;
+const ROUNDS = 5;
+const ROUND_MS = 1_500;
+/** V8 compiles what is hot in the background: not during a measurement. */
+const WARM_UP_MS = 2_500;
+/** Work after an answer is over by then. */
+const SETTLE_MS = 100;
+/** Visitors of each variant. */
+const ADDRESSES = 8;
+const MAX_WRONG = 0.001;
+const TOKEN = "bench";
+/** What the benchmark itself asks Redis. */
+const OWN_COMMANDS = new Set(["info", "flushall", "config|resetstat"]);
+
+/**
+ * `{ skipped, results }`. `skipped`: `{ name, reason }`. `results`, by delay and variant: `{ id, name, delayMs, p50, p99, samples,
+ * perSecond, rounds, trips, commands, addedMs, cpu, wrong }`; times in milliseconds, `commands` by name and each a request,
+ * `cpu` by process in milliseconds for 1000 requests.
+ */
+export async function measure({ say = console.log } = {}) {
+  const opened = [];
+  const open = async (starting, end) => {
+    const part = await starting;
+    opened.push(() => end(part));
+    return part;
+  };
+  try {
+    const redis = await open(startRedisServer(), (part) => part.stop());
+    const link = await open(new RedisLink({ port: redis.port }), (part) => part.close());
+    const endpoint = await open(startEndpointProcess({ redisPort: redis.port, token: TOKEN }), (part) => part.close());
+    const origin = await open(startOrigin(), (part) => part.close());
+    const proxy = await open(startHelper("./proxy.mjs"), (part) => part.close());
+    const load = await open(startHelper("./load.mjs"), (part) => part.close());
+    const target = { host: "127.0.0.1", port: Number(new URL(endpoint.url).port) };
+    const ports = await proxy.ask({ open: { count: VARIANTS.length, target } });
+    const live = [];
+    const skipped = [];
+    // The last to fill the cache is the first of the table: its entry has what Edgeweir keeps beside it.
+    for (const [at, variant] of [...VARIANTS.entries()].reverse()) {
+      const bindings = { UPSTASH_REDIS_REST_URL: `http://127.0.0.1:${ports[at].port}`, UPSTASH_REDIS_REST_TOKEN: TOKEN, ORIGIN_URL: origin.url };
+      const worker = await open(variant.start(bindings), (part) => part.stop());
+      await link.send([["FLUSHALL"]]);
+      const reason = await prepare(worker.url, variant);
+      if (reason === null) live.unshift(new Subject(variant, worker, at));
+      else skipped.unshift({ name: variant.name, reason });
+    }
+    const bench = new Bench({ link, proxy, load, live, pids: { endpoint: endpoint.pid, redis: redis.pid, proxy: proxy.pid, generator: load.pid } });
+    return { skipped, results: await bench.run(say) };
+  } finally {
+    for (const end of opened.reverse()) await end();
+  }
+}
+
+/** Asks until the answer comes from the cache; null, or why this version has no such variant. */
+async function prepare(url, { name, expected }) {
+  let last;
+  for (let tries = 0; tries < 200; tries += 1) {
+    const response = await fetch(url + LISTING_PATH, { headers: { "cf-connecting-ip": "198.51.100.250" } });
+    const text = await response.text();
+    const problem = response.status === 503 ? parse(text) : null;
+    if (problem?.variable === "POLICY") return problem.errors[0].message;
+    last = [`${response.status}`, ...[...response.headers].map((header) => header.join(": "))].join("\n");
+    if (last.includes(expected)) return null;
+    await wait(20);
+  }
+  throw new Error(`${name} does not serve the listing from the cache:\n${last}`);
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** A variant that runs. */
+class Subject {
+  constructor({ id, name, expected }, worker, at) {
+    Object.assign(this, { id, name, at, pid: worker.pid });
+    this.target = { port: worker.port, path: LISTING_PATH, network: `198.51.${100 + at}`, addresses: ADDRESSES, expected };
+  }
+}
+
+class Bench {
+  constructor(parts) {
+    Object.assign(this, parts);
+  }
+
+  async run(say) {
+    await this.proxy.ask({ delay: 0 });
+    for (const { target } of this.live) await this.load.ask({ saturate: { target, connections: 8, durationMs: WARM_UP_MS } });
+    const results = [];
+    for (const { delayMs, lanes, connections } of PLAN) {
+      say(`  ${delayMs} ms of network: latency, then throughput`);
+      await this.proxy.ask({ delay: delayMs });
+      const latency = await this.latency(lanes);
+      const rounds = this.live.map(() => []);
+      for (let round = 0; round < ROUNDS; round += 1) {
+        for (let n = 0; n < this.live.length; n += 1) {
+          const which = (n + round) % this.live.length;
+          rounds[which].push(await this.round(this.live[which], connections));
+        }
+      }
+      this.live.forEach((subject, n) => results.push({ id: subject.id, name: subject.name, delayMs, ...latency[n], ...summary(rounds[n]) }));
+    }
+    return results;
+  }
+
+  async latency(lanes) {
+    const { tallies } = await this.load.ask({ alternate: { targets: this.live.map(({ target }) => target), lanes, durationMs: LATENCY_MS } });
+    return tallies.map((tally, n) => {
+      check(this.live[n], tally);
+      const sorted = tally.samples.sort((a, b) => a - b);
+      return { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), samples: sorted.length };
+    });
+  }
+
+  async round(subject, connections) {
+    await wait(SETTLE_MS);
+    const before = await this.counts(subject);
+    const { ms, tally } = await this.load.ask({ saturate: { target: subject.target, connections, durationMs: ROUND_MS } });
+    await wait(SETTLE_MS);
+    const after = await this.counts(subject);
+    check(subject, tally);
+    const count = tally.samples.length + tally.wrong;
+    const commands = difference(before.commands, after.commands);
+    const cpu = difference(before.cpu, after.cpu);
+    const { requests, answers, addedMs } = difference(before.port, after.port);
+    return { count, ms, perSecond: (tally.samples.length / ms) * 1000, wrong: tally.wrong, requests, answers, addedMs, commands, cpu };
+  }
+
+  async counts({ at, pid }) {
+    const [info] = await this.link.send([["INFO", "commandstats"]]);
+    const calls = [...String(info).matchAll(/^cmdstat_(\S+?):calls=(\d+)/gm)];
+    const pids = Object.entries({ workerd: pid, ...this.pids });
+    return {
+      commands: Object.fromEntries(calls.filter(([, name]) => !OWN_COMMANDS.has(name)).map(([, name, n]) => [name, Number(n)])),
+      cpu: Object.fromEntries(pids.map(([name, process]) => [name, cpuMs(process)])),
+      port: (await this.proxy.ask({}))[at],
+    };
+  }
+}
+
+/** A figure of answers that are no hits means nothing. */
+function check(subject, { samples, wrong, firstWrong }) {
+  if (wrong > (samples.length + wrong) * MAX_WRONG) throw new Error(`${subject.name}: ${wrong} answers were no hits, the first\n${firstWrong}`);
+}
+
+function summary(rounds) {
+  const count = sum(rounds.map((round) => round.count));
+  const each = (field, scale) => {
+    const totals = {};
+    for (const round of rounds) for (const [name, n] of Object.entries(round[field])) totals[name] = (totals[name] ?? 0) + n;
+    return Object.fromEntries(Object.entries(totals).map(([name, n]) => [name, (n / count) * scale]));
+  };
+  return {
+    perSecond: median(rounds.map((round) => round.perSecond)),
+    rounds: rounds.map((round) => round.perSecond),
+    trips: sum(rounds.map((round) => round.requests)) / count,
+    commands: each("commands", 1),
+    addedMs: sum(rounds.map((round) => round.addedMs)) / Math.max(1, sum(rounds.map((round) => round.answers))),
+    cpu: each("cpu", 1000),
+    wrong: sum(rounds.map((round) => round.wrong)),
+  };
+}
+
+const difference = (before, after) => Object.fromEntries(Object.entries(after).map(([name, n]) => [name, n - (before[name] ?? 0)]));
+const sum = (numbers) => numbers.reduce((total, n) => total + n, 0);
+const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))];
+const median = (numbers) => quantile([...numbers].sort((a, b) => a - b), 0.5);

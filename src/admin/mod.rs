@@ -1,0 +1,165 @@
+//! `/-/`: health for everybody; purging, limits and lists for those who hold `ADMIN_TOKEN`.
+//!
+//! Every path below `/-/` is the edge's own; none reaches the origin.
+
+mod limits;
+mod lists;
+mod named;
+mod purge;
+mod query;
+
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+use crate::http::{Body, Headers, Request, Response};
+use crate::identity::{bearer, constant_time_eq};
+use crate::policy::percent::decode;
+use crate::ports::{Ports, Store};
+use crate::redis::{Batch, Command, RedisError};
+use crate::together::all;
+use crate::visit::Visit;
+use crate::write;
+
+pub const HEALTH: &str = "/-/health";
+const PURGE: &str = "/-/purge";
+const LISTS: &str = "/-/lists";
+const LIMITS: &str = "/-/limits";
+
+/// `GET /-/health`: always 200; says `degraded` while Redis does not answer, and
+/// `disabled` where there is none to ask.
+pub async fn health<P: Ports>(visit: &Visit<'_, P>, request: &Request) -> Response<P::Body> {
+    if !matches!(request.method.as_str(), "GET" | "HEAD") {
+        return Failure::MethodNotAllowed { allow: "GET, HEAD" }.into_response();
+    }
+    if visit.gateway.settings.without_redis {
+        return answer_json(&json!({ "status": "ok", "redis": "disabled" }));
+    }
+    let ping = Batch::pipeline(vec![Command::new("PING")]);
+    let timeout_ms = visit.redis_timeout_ms();
+    let ask = async |store| word(&visit.ports.pipeline(store, &ping, timeout_ms).await);
+    let settings = &visit.gateway.settings;
+    let mut stores: Vec<Store> = (0..settings.shards.len()).map(Store::Limits).collect();
+    stores.extend(settings.separate_cache.then_some(Store::Cache));
+    let mut words = all(stores.into_iter().map(ask)).await;
+    let cache = match settings.separate_cache {
+        true => words.pop(),
+        false => None,
+    };
+    let limits = words.into_iter().find(|word| *word != "ok").unwrap_or("ok");
+    let mut report = json!({ "status": "ok", "redis": limits });
+    let mut well = limits == "ok";
+    if let Some(cache) = cache {
+        well &= cache == "ok";
+        if let Some(members) = report.as_object_mut() {
+            members.insert("cache".to_owned(), json!(cache));
+        }
+    }
+    if !well && let Some(members) = report.as_object_mut() {
+        members.insert("status".to_owned(), json!("degraded"));
+    }
+    let mut response = answer_json(&report);
+    if request.method == "HEAD" {
+        response.body = Body::Empty;
+    }
+    response
+}
+
+fn word<T>(outcome: &Result<T, RedisError>) -> &'static str {
+    match outcome {
+        Ok(_) => "ok",
+        Err(error) => error.kind.as_str(),
+    }
+}
+
+/// What an authorised call is about.
+enum Call {
+    Purge,
+    Lists,
+    Limits,
+    /// Of a route, by name.
+    LimitsOf(String),
+}
+
+impl Call {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            PURGE => Some(Self::Purge),
+            LISTS => Some(Self::Lists),
+            LIMITS => Some(Self::Limits),
+            _ => {
+                let route = path.strip_prefix(LIMITS)?.strip_prefix('/')?;
+                decode(route, false).map(Self::LimitsOf)
+            }
+        }
+    }
+
+    fn allow(&self) -> &'static str {
+        match self {
+            Self::Purge | Self::Lists => "POST",
+            Self::Limits => "GET",
+            Self::LimitsOf(_) => "GET, PUT, DELETE",
+        }
+    }
+}
+
+/// Everything else under `/-/`.
+pub async fn answer<P: Ports>(
+    visit: &Visit<'_, P>,
+    request: &Request,
+    incoming: &P::Incoming,
+) -> Result<Response<P::Body>, Failure> {
+    let call = Call::of(&request.path).ok_or(Failure::NotFound)?;
+    let Some(token) = &visit.gateway.settings.admin_token else {
+        return Err(Failure::NotFound);
+    };
+    let given = bearer(request.headers.get("authorization")).unwrap_or("");
+    if !constant_time_eq(given.as_bytes(), token.as_bytes()) {
+        return Err(Failure::Unauthorized);
+    }
+    let (method, allow) = (request.method.as_str(), call.allow());
+    if !allow.split(", ").any(|allowed| allowed == method) {
+        return Err(Failure::MethodNotAllowed { allow });
+    }
+    let body = match method {
+        "GET" | "DELETE" => Vec::new(),
+        _ => body(visit, incoming).await?,
+    };
+    match &call {
+        Call::Purge => purge::purge(visit, &body).await,
+        Call::Lists => lists::change(visit, &body).await,
+        Call::Limits => lists::show(visit).await,
+        Call::LimitsOf(route) => limits::answer(visit, request, route, &body).await,
+    }
+}
+
+async fn body<P: Ports>(visit: &Visit<'_, P>, incoming: &P::Incoming) -> Result<Vec<u8>, Failure> {
+    let timeout_ms = visit.origin_timeout_ms();
+    let read = (visit.ports).read_incoming(incoming, write::MAX_JSON_BYTES, timeout_ms);
+    let body = read.await;
+    body.ok_or_else(|| bad("the body must be JSON of at most 64 KB"))
+}
+
+/// The members of a body.
+fn object(body: &[u8]) -> Result<Map<String, Value>, Failure> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(members)) => Ok(members),
+        _ => Err(bad("the body must be a JSON object")),
+    }
+}
+
+fn bad(detail: &str) -> Failure {
+    Failure::BadRequest {
+        detail: detail.to_owned(),
+    }
+}
+
+fn answer_json<B>(value: &Value) -> Response<B> {
+    let mut headers = Headers::new();
+    headers.append("content-type", "application/json");
+    headers.append("cache-control", "no-store");
+    Response {
+        status: 200,
+        headers,
+        body: Body::Bytes(value.to_string().into_bytes().into()),
+    }
+}

@@ -1,0 +1,103 @@
+//! `POST /-/purge`: what is purged is never served again once it answers.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{answer_json, bad, object};
+use crate::cache::purge::Purge;
+use crate::failure::Failure;
+use crate::http::Response;
+use crate::policy::OWN_KEYS;
+use crate::policy::percent::{decode, encode_component};
+use crate::ports::Ports;
+use crate::visit::Visit;
+use crate::write;
+
+/// Names in one purge call; each is up to two commands of one transaction.
+const MAX_PURGED: usize = 1_000;
+/// Upstash takes keys up to 32 KB; ours are never longer than this.
+const MAX_NAME_BYTES: usize = 1_024;
+
+pub async fn purge<P: Ports>(
+    visit: &Visit<'_, P>,
+    body: &[u8],
+) -> Result<Response<P::Body>, Failure> {
+    let mut purge = parse(body)?;
+    let report = json!({ "purged": { "keys": purge.keys.len(), "tags": purge.tags.len() } });
+    for names in [&mut purge.keys, &mut purge.tags] {
+        let encoded: Vec<String> = names.iter().map(|name| as_in_keys(name)).collect();
+        names.extend(encoded);
+    }
+    if !purge.is_empty() && !write::confirm(visit, &purge).await {
+        return Err(Failure::RedisUnavailable);
+    }
+    Ok(answer_json(&report))
+}
+
+fn parse(body: &[u8]) -> Result<Purge, Failure> {
+    let mut purge = Purge::default();
+    for (name, value) in &object(body)? {
+        match (name.as_str(), value) {
+            ("keys", value) => purge.keys = names("keys", value)?,
+            ("tags", value) => purge.tags = names("tags", value)?,
+            ("prefix", Value::String(prefix)) if prefix.is_empty() => {}
+            ("prefix", _) => {
+                return Err(bad(
+                    "`prefix` is not built in this version; use keys or tags",
+                ));
+            }
+            ("mode", Value::String(mode)) if mode == "hard" => {}
+            ("mode", _) => {
+                return Err(bad(
+                    "`mode` other than \"hard\" is not built in this version",
+                ));
+            }
+            _ => return Err(bad("known members are keys, tags, prefix and mode")),
+        }
+    }
+    if purge.keys.len() + purge.tags.len() > MAX_PURGED {
+        return Err(bad("at most 1000 keys and tags in one call"));
+    }
+    Ok(purge)
+}
+
+fn names(member: &str, value: &Value) -> Result<BTreeSet<String>, Failure> {
+    value
+        .as_array()
+        .and_then(|items| {
+            items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect::<Option<BTreeSet<_>>>()
+        })
+        .filter(|names| {
+            names.iter().all(|name| {
+                !name.is_empty()
+                    && name.len() <= MAX_NAME_BYTES
+                    && (member != "keys" || !is_own(name) && !is_own(&as_in_keys(name)))
+            })
+        })
+        .ok_or_else(|| {
+            bad(&format!(
+                "`{member}` must be a list of strings of 1 to {MAX_NAME_BYTES} bytes, without the edge's own keys"
+            ))
+        })
+}
+
+/// Without its generation a meta record's body would pass for another service's.
+fn is_own(key: &str) -> bool {
+    key.split_once(':')
+        .is_some_and(|(first, _)| OWN_KEYS.contains(&first))
+}
+
+/// The name with its values encoded as the policy's templates write them, for those
+/// who send `search:a b`. As it was sent it is purged too.
+fn as_in_keys(name: &str) -> String {
+    let encoded = |value: &str| {
+        let plain = decode(value, false);
+        encode_component(plain.as_deref().unwrap_or(value))
+    };
+    let values: Vec<String> = name.split(':').map(encoded).collect();
+    values.join(":")
+}
