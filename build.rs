@@ -6,6 +6,10 @@ use std::path::Path;
 use std::{env, fs};
 
 // Not all of it is needed to check a policy.
+#[allow(dead_code)]
+#[path = "src/json.rs"]
+mod json;
+
 #[allow(dead_code, unused_imports)]
 #[path = "src/policy"]
 mod policy {

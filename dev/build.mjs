@@ -4,7 +4,7 @@
 // 250 KB gzipped or more is an error: it would start slowly.
 
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -12,17 +12,13 @@ import { ROOT, run, SetupError } from "./setup/exec.mjs";
 import { main, say, step } from "./setup/progress.mjs";
 import { ensureToolchain } from "./setup/toolchain.mjs";
 import { WASM_TARGET_DIR } from "./setup/wasm.mjs";
+import { slim } from "./slim.mjs";
 
 export const BUILD_DIR = path.join(ROOT, "build");
 export const MODULES = ["index.js", "index_bg.wasm"];
 
-const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "build.rs", "policy.toml", ".cargo", "dev/build.mjs"];
+const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "build.rs", "policy.toml", ".cargo", "dev/build.mjs", "dev/slim.mjs"];
 const STAMP = path.join(BUILD_DIR, ".inputs");
-/** What worker-build's own wasm-opt call enables, so that both read the same module. */
-const WASM_FEATURES = [
-  "mutable-globals", "sign-ext", "nontrapping-float-to-int", "bulk-memory", "multivalue", "reference-types",
-  "exception-handling",
-];
 const MAX_GZIP_BYTES = 250_000;
 
 /** Builds unless what is there is up to date: `{ rawBytes, gzipBytes, built }`. */
@@ -70,18 +66,8 @@ async function compile({ env, workerBuild }) {
   if (code !== 0) throw new SetupError("The Worker was not built: correct the errors above.");
   // An alias for projects that name worker-build's old entry point.
   rmSync(path.join(BUILD_DIR, "worker"), { recursive: true, force: true });
-  await dropNames(env);
-}
-
-/** Function names are a tenth of the upload and serve only to read traces: the Worker with them stays in the target folder. */
-async function dropNames(env) {
-  const wasm = path.join(BUILD_DIR, "index_bg.wasm");
-  const named = path.join(WASM_TARGET_DIR, "index_bg.named.wasm");
-  copyFileSync(wasm, named);
-  const features = WASM_FEATURES.map((feature) => `--enable-${feature}`);
-  const args = [named, ...features, "-Oz", "--strip-debug", "--strip-producers", "-o", wasm];
-  const { code, output } = await run(env.WASM_OPT_BIN, args);
-  if (code !== 0) throw new SetupError(`wasm-opt cannot drop the names: ${output.trim()}`);
+  const [script, wasm] = MODULES.map((name) => path.join(BUILD_DIR, name));
+  await slim({ script, wasm, named: path.join(WASM_TARGET_DIR, "index_bg.named.wasm"), env });
 }
 
 function readStamp() {

@@ -3,7 +3,6 @@
 //! Bodies are JSON already, so the answer is written by joining bytes. A part
 //! that fails is `null` and named in Cache-Status.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::admission::is_off;
@@ -16,7 +15,7 @@ use crate::fill::{Filled, Wanted, fill};
 use crate::headers::{CacheStatus, add_composed_status};
 use crate::http::{Body, Headers, Response};
 use crate::listing::{adopt, wanted};
-use crate::policy::{Part, Policy, Switch};
+use crate::policy::{Part, PathValues, Policy, Switch};
 use crate::ports::{Bounded, Clock, Ports};
 use crate::visit::Visit;
 
@@ -33,16 +32,17 @@ pub fn pieces(policy: &Policy, parts: &[Part]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for (index, part) in parts.iter().enumerate() {
         match &part.each {
-            None => pieces.extend(wanted(policy, part.route, &BTreeMap::new(), None).map(
-                |wanted| Piece {
+            None => pieces.extend(
+                wanted(policy, part.route, &PathValues::default(), None).map(|wanted| Piece {
                     part: index,
                     value: None,
                     wanted,
-                },
-            )),
+                }),
+            ),
             Some(each) => {
                 for value in &each.values {
-                    let values = BTreeMap::from([(each.placeholder.clone(), value.clone())]);
+                    let mut values = PathValues::default();
+                    values.insert(each.placeholder.clone(), value.clone());
                     pieces.extend(
                         wanted(policy, part.route, &values, None).map(|wanted| Piece {
                             part: index,

@@ -11,7 +11,9 @@
 //! controls   what operators change at run time     admission  whom lists and limits concern
 //! failure    what the edge answers by itself       recent     a bounded map
 //! penalty    backoff of who goes on             refused    who is refused most
-//! edge       the platform, wasm only            concurrency  how many are at Redis
+//! conduct    where these two meet the flow      bill       what a request's outcome costs
+//! json       all that is read as JSON           concurrency  how many are at Redis
+//! edge       the platform, wasm only
 //! ```
 
 pub mod admin;
@@ -30,6 +32,7 @@ pub mod gateway;
 pub mod headers;
 pub mod http;
 pub mod identity;
+pub mod json;
 pub mod limit;
 pub mod listing;
 pub mod origin;

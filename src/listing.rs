@@ -1,14 +1,12 @@
 //! One cached listing: what is wanted, and its answer from what was found.
 
-use std::collections::BTreeMap;
-
 use crate::cache::{Entry, Found, Lookup, Seen};
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::fill::{Filled, Wanted, fill, without_redis};
 use crate::headers::{CacheStatus, add_cache_status};
 use crate::http::Response;
-use crate::policy::{Policy, Selected, Values};
+use crate::policy::{PathValues, Policy, Selected, Values};
 use crate::ports::{Clock, OriginError, Ports};
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
@@ -18,7 +16,7 @@ use crate::visit::Visit;
 pub fn wanted(
     policy: &Policy,
     route_index: usize,
-    values: &BTreeMap<String, String>,
+    values: &PathValues,
     raw_query: Option<&str>,
 ) -> Option<Wanted> {
     let route = policy.routes.get(route_index)?;

@@ -4,7 +4,7 @@
 //! nothing. The writer's answer waits for Redis' acknowledgement, so that the
 //! writer's next read is fresh.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::cache::purge::Purge;
 use crate::deferred::Deferred;
 use crate::headers::{is_event_stream, is_readable};
 use crate::http::{Body, Response};
-use crate::policy::{Piece, PurgeRule, Template, Values};
+use crate::policy::{PathValues, Piece, PurgeRule, Template, Values};
 use crate::ports::{Bounded, OriginError, Ports};
 use crate::redis::Reply;
 use crate::visit::Visit;
@@ -44,12 +44,14 @@ pub fn needs_user(rule: &PurgeRule) -> bool {
 pub fn plan(rule: &PurgeRule, values: &Values<'_>) -> Purge {
     let mut absent = false;
     let mut render = |templates: &[Template]| {
-        let rendered: Vec<Option<String>> = templates
-            .iter()
-            .map(|template| template.render(values))
-            .collect();
-        absent |= rendered.iter().any(Option::is_none);
-        rendered.into_iter().flatten().collect()
+        let mut rendered = BTreeSet::new();
+        for template in templates {
+            match template.render(values) {
+                Some(name) => drop(rendered.insert(name)),
+                None => absent = true,
+            }
+        }
+        rendered
     };
     let mut purge = Purge {
         keys: render(&rule.keys),
@@ -70,7 +72,7 @@ pub fn plan(rule: &PurgeRule, values: &Values<'_>) -> Purge {
 pub async fn purge_after<P: Ports>(
     visit: &Visit<'_, P>,
     rule: &PurgeRule,
-    path: &BTreeMap<String, String>,
+    path: &PathValues,
     user: Option<&str>,
     body: Option<Vec<u8>>,
     mut response: Response<P::Body>,

@@ -7,10 +7,12 @@
 
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::http::{Body, Headers, Response};
+use crate::json::Json;
 
 /// An answer that may be served, and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Entry {
 }
 
 /// Where an entry's body is. Its generations must match in both cases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// Under the policy's key.
@@ -53,7 +55,7 @@ pub enum Origin {
 }
 
 /// The value of `meta:{key}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Meta {
     pub origin: Origin,
     pub status: u16,
@@ -66,7 +68,7 @@ pub struct Meta {
     pub generations: Vec<String>,
     /// XXH3-128 of the body, hexadecimal.
     pub hash: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }
 
@@ -92,6 +94,44 @@ impl Meta {
         }
     }
 
+    /// Reads a record; a member that is missing or of another type makes it none.
+    pub fn read(record: &[u8]) -> Option<Self> {
+        let json = Json::read(record).ok()?;
+        let text = |json: &Json<'_>| json.as_str().map(str::to_owned);
+        let number = |name| json.get(name)?.as_u64();
+        Some(Self {
+            origin: match json.get("origin")?.as_str()? {
+                "edge" => Origin::Edge,
+                "negative" => Origin::Negative,
+                _ => return None,
+            },
+            status: number("status")?.try_into().ok()?,
+            headers: json
+                .get("headers")?
+                .as_list()?
+                .iter()
+                .map(|pair| match pair.as_list()? {
+                    [name, value] => Some((text(name)?, text(value)?)),
+                    _ => None,
+                })
+                .collect::<Option<_>>()?,
+            stored: number("stored")?,
+            fresh_until: number("fresh_until")?,
+            stale_until: number("stale_until")?,
+            generations: json
+                .get("generations")?
+                .as_list()?
+                .iter()
+                .map(text)
+                .collect::<Option<_>>()?,
+            hash: text(json.get("hash")?)?,
+            body: match json.get("body") {
+                None | Some(Json::Null) => None,
+                Some(body) => Some(text(body)?),
+            },
+        })
+    }
+
     /// Whether it says what is ever stored: Redis may hold what somebody else wrote.
     pub fn is_possible(&self) -> bool {
         match self.origin {
@@ -114,8 +154,7 @@ impl Meta {
 
 /// Whether a body is a listing that any backend can read: JSON, and so UTF-8.
 pub fn is_json(body: &[u8]) -> bool {
-    std::str::from_utf8(body)
-        .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
+    std::str::from_utf8(body).is_ok() && serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 pub fn hash(body: &[u8]) -> String {

@@ -140,9 +140,7 @@ fn judge(
     generations: Vec<Option<String>>,
     now_ms: u64,
 ) -> Seen {
-    let meta = meta
-        .and_then(|meta| serde_json::from_slice::<Meta>(meta).ok())
-        .filter(Meta::is_possible);
+    let meta = meta.and_then(Meta::read).filter(Meta::is_possible);
     let found = match (body, meta) {
         (None, Some(meta)) if meta.origin == Origin::Negative => {
             let body = meta.body.clone().unwrap_or_default();

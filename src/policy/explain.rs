@@ -151,7 +151,7 @@ impl Policy {
         if beaten.is_empty() {
             out.add("", "no other route matches");
         }
-        for (name, value) in &resolved.values {
+        for (name, value) in resolved.values.iter() {
             out.add("", format!("{{{name}}} is {value:?}"));
         }
     }

@@ -7,12 +7,13 @@ use serde::de::IgnoredAny;
 use super::bounds::MAX_DEPTH;
 use super::error::Faults;
 use super::node::{Entry, Node, Value};
+use crate::json::Json;
 
 const HELP: &str = "mend the JSON there";
 
 /// Reads JSON; `None` when it is none, which `faults` then says.
 pub fn read(text: &str, faults: &mut Faults) -> Option<Node> {
-    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+    if let Err(error) = serde_json::from_slice::<IgnoredAny>(text.as_bytes()) {
         let at = offset(text, error.line(), error.column());
         let said = error.to_string();
         let said = said.split(" at line ").next().unwrap_or_default();
@@ -119,10 +120,13 @@ impl Walk<'_> {
         }
         self.at += 1;
         let quoted = self.text.get(start..self.at).unwrap_or_default();
-        serde_json::from_str(quoted).map_err(|_| {
-            self.at = start;
-            "text with half a surrogate pair"
-        })
+        match Json::read(quoted.as_bytes()) {
+            Ok(Json::Text(text)) => Ok(text.into_owned()),
+            _ => {
+                self.at = start;
+                Err("text with half a surrogate pair")
+            }
+        }
     }
 
     fn list(&mut self, depth: usize) -> Result<Value, &'static str> {

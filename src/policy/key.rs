@@ -3,13 +3,13 @@
 //! Same page, same key: order, repetition and unlisted parameters of a query change
 //! neither the key nor what the origin is asked. No input can forge another key.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use md5::{Digest, Md5};
 
 use super::bounds::{MAX_POINTED_BYTES, MAX_RENDERED_BYTES, MAX_SELECTED_BYTES};
 use super::percent::{decode, encode_component};
+use super::template::PathValues;
 use super::types::{CacheRule, Piece, Template};
 
 /// The listed parameters of one request, in the policy's order.
@@ -90,7 +90,7 @@ impl CacheRule {
 /// What the placeholders of a template stand for.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {
-    pub path: &'a BTreeMap<String, String>,
+    pub path: &'a PathValues,
     pub selected: Option<&'a Selected>,
     /// The verified user.
     pub user: Option<&'a str>,

@@ -34,6 +34,7 @@ pub use key::{Selected, Values};
 #[cfg(feature = "cli")]
 pub use read::toml_to_json;
 pub use route::{Resolved, is_own};
+pub use template::PathValues;
 pub use types::*;
 
 /// `policy.toml` as JSON, checked when this was built.

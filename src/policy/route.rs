@@ -7,10 +7,10 @@
 //! route's own path leaves no old entries.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BTreeMap;
 
 use super::percent::decode;
 use super::target::{foldings, normalise};
+use super::template::PathValues;
 use super::types::{PathTemplate, Policy, Route, Segment};
 
 /// What the policy has for one request.
@@ -24,9 +24,9 @@ pub struct Resolved<'p> {
     /// may fold this path into. So no wildcard is a way around a strict limit.
     pub limited_as: Option<&'p Route>,
     /// Of `route`; percent-decoded, by placeholder; empty unless `exact`.
-    pub values: BTreeMap<String, String>,
+    pub values: PathValues,
     /// Of `limited_as`; empty when that is `route` by its own path.
-    pub folded_values: BTreeMap<String, String>,
+    pub folded_values: PathValues,
     /// False: only the route's limits and purges apply, the request passes through.
     pub exact: bool,
     /// What goes to the origin: the normal form, or as sent when that is hostile.
@@ -184,8 +184,8 @@ fn matches(path: &PathTemplate, segments: &[&str]) -> bool {
 }
 
 /// The values of a path's placeholders. A path in normal form decodes to UTF-8.
-fn values(template: &PathTemplate, path: &str) -> BTreeMap<String, String> {
-    let mut values = BTreeMap::new();
+fn values(template: &PathTemplate, path: &str) -> PathValues {
+    let mut values = PathValues::default();
     let mut rest = path.strip_prefix('/');
     for segment in &template.segments {
         let Some(here) = rest else { break };

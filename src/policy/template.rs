@@ -4,14 +4,39 @@
 //! text: between two placeholders of a template stands a character that no encoded
 //! value can contain.
 
-use std::collections::BTreeMap;
-
 use super::bounds::{MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_SEGMENTS, MAX_TEMPLATE_BYTES};
 use super::error::nearest;
 use super::field::{list, quote};
 use super::percent::{is_path_character, occurs_in_component, push};
 use super::target::normalise;
 use super::types::{PathTemplate, Piece, Segment, Template};
+
+/// The values of a path's placeholders. They are few: a list is searched as fast as a
+/// map is built, and its code is smaller.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathValues(Vec<(String, String)>);
+
+impl PathValues {
+    /// Of a name that is not there yet.
+    pub fn insert(&mut self, name: String, value: String) {
+        self.0.push((name, value));
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        Some(value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// What is wrong, and what to do.
 pub type Complaint = (String, String);
@@ -49,26 +74,25 @@ impl PathTemplate {
             );
         }
         let last = parts.len() - 1;
-        let mut segments = Vec::with_capacity(parts.len());
+        let mut path = Self {
+            segments: Vec::with_capacity(parts.len()),
+        };
         for (index, part) in parts.into_iter().enumerate() {
             let segment = segment(part, index == last)?;
             if let Segment::One(name) | Segment::Rest(name) = &segment
-                && segments.iter().any(|known| match known {
-                    Segment::One(known) | Segment::Rest(known) => known == name,
-                    Segment::Literal(_) => false,
-                })
+                && path.placeholders().any(|known| known == name)
             {
                 return complain(
                     format!("`{{{name}}}` is in the path twice"),
                     "give each its own name",
                 );
             }
-            segments.push(segment);
+            path.segments.push(segment);
         }
-        if matches!(segments.first(), Some(Segment::Literal(first)) if first == "-") {
+        if matches!(path.segments.first(), Some(Segment::Literal(first)) if first == "-") {
             return complain("paths under `/-/` are Edgeweir's own", "use another path");
         }
-        Ok(Self { segments })
+        Ok(path)
     }
 
     pub fn placeholders(&self) -> impl Iterator<Item = &str> {
@@ -80,7 +104,7 @@ impl PathTemplate {
 
     /// The path in normal form for these values; `None` when one is not there or
     /// cannot stand in a path.
-    pub fn render(&self, values: &BTreeMap<String, String>) -> Option<String> {
+    pub fn render(&self, values: &PathValues) -> Option<String> {
         let mut out = String::new();
         for segment in &self.segments {
             out.push('/');
@@ -97,7 +121,7 @@ impl PathTemplate {
                     let value = values.get(name)?;
                     let (inner, last) = value
                         .rsplit_once('/')
-                        .map_or((None, value.as_str()), |(inner, last)| (Some(inner), last));
+                        .map_or((None, value), |(inner, last)| (Some(inner), last));
                     let inner_fits = inner.is_none_or(|inner| inner.split('/').all(can_be_segment));
                     if !inner_fits || !(last.is_empty() || can_be_segment(last)) {
                         return None;

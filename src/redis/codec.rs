@@ -6,15 +6,12 @@
 //! is bounded in depth and in number of values, and nothing but a whole, well-formed
 //! answer with one reply per command becomes replies.
 
-use std::cell::Cell;
-use std::fmt;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 
-use super::{Batch, Reply};
+use super::{Batch, Reply, Word};
+use crate::json::Json;
 
 /// Upstash takes requests of at most 10 MB on its smallest plans.
 pub const MAX_REQUEST_BYTES: usize = 10_000_000;
@@ -27,8 +24,8 @@ pub const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// The deepest reply in use is two lists deep (XRANGE inside EXEC is four).
 const MAX_DEPTH: u32 = 8;
 
-/// A list of zeros takes 2 bytes each as JSON and 32 as replies: without this an
-/// answer of 16 MB would grow to 256 MB.
+/// A list of zeros takes 2 bytes each as JSON and 32 as a tree and as replies: without
+/// this an answer of 16 MB would grow to 512 MB.
 const MAX_VALUES: usize = 100_000;
 
 /// Redis may quote arguments in an error; a name and a reason fit in this.
@@ -68,237 +65,105 @@ impl DecodeError {
 
 /// The body of `/pipeline` and `/multi-exec`; `None` when it would be too large.
 pub fn encode(batch: &Batch) -> Option<String> {
-    let mut bounded = Bounded(Vec::with_capacity(256));
-    batch
-        .commands
-        .serialize(&mut serde_json::Serializer::new(&mut bounded))
-        .ok()?;
-    String::from_utf8(bounded.0).ok()
-}
-
-/// Stops a body at the bound instead of building all of it first.
-struct Bounded(Vec<u8>);
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_REQUEST_BYTES {
-            return Err(std::io::ErrorKind::FileTooLarge.into());
+    let mut body = Vec::with_capacity(256);
+    for command in &batch.commands {
+        body.push(if body.is_empty() { b'[' } else { b',' });
+        let mut separator = b'[';
+        for word in command.words() {
+            body.push(separator);
+            separator = b',';
+            match word {
+                // Quoted it is no shorter: what is too long is not copied first.
+                Word::Text(text) if body.len() + text.len() > MAX_REQUEST_BYTES => return None,
+                Word::Text(text) => serde_json::to_writer(&mut body, text).ok()?,
+                Word::Int(number) => body.extend_from_slice(number.to_string().as_bytes()),
+            }
         }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
+        body.push(b']');
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+    if body.is_empty() {
+        body.push(b'[');
     }
+    body.push(b']');
+    String::from_utf8(body)
+        .ok()
+        .filter(|body| body.len() <= MAX_REQUEST_BYTES)
 }
 
 /// Reads the answer to `commands` commands.
 pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
-    let values = Cell::new(MAX_VALUES);
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let decoded = json
-        .deserialize_any(AnswerVisitor {
-            commands,
-            values: &values,
-        })
-        .and_then(|decoded| json.end().map(|()| decoded))
-        .map_err(|error| match error.classify() {
-            serde_json::error::Category::Eof => DecodeError::Truncated,
-            serde_json::error::Category::Data => DecodeError::Shape,
-            _ => DecodeError::NotJson,
-        })?;
-    match decoded {
-        Decoded::Replies(replies) if replies.len() != commands => Err(DecodeError::Count),
-        decoded => Ok(decoded),
+    // Each item of a list and each member of a table comes after one of these.
+    let values = body.iter().filter(|byte| b"[{,".contains(byte)).count();
+    if values > MAX_VALUES {
+        return Err(DecodeError::Shape);
     }
-}
-
-struct AnswerVisitor<'a> {
-    commands: usize,
-    values: &'a Cell<usize>,
-}
-
-impl<'de> Visitor<'de> for AnswerVisitor<'_> {
-    type Value = Decoded;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of replies")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Decoded, A::Error> {
-        let mut replies = Vec::with_capacity(self.commands);
-        while replies.len() < self.commands {
-            match items.next_element_seed(ItemSeed(self.values))? {
-                Some(reply) => replies.push(reply),
-                None => return Ok(Decoded::Replies(replies)),
-            }
-        }
-        // One reply too many is enough to know; the rest is read but not kept.
-        if items.next_element::<IgnoredAny>()?.is_some() {
-            while items.next_element::<IgnoredAny>()?.is_some() {}
-            replies.push(Reply::Nil);
-        }
-        Ok(Decoded::Replies(replies))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Decoded, A::Error> {
-        read_error(map).map(Decoded::Refused)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Field {
-    Result,
-    Error,
-    #[serde(other)]
-    Other,
+    let answer = Json::read(body).map_err(|error| match error {
+        Category::Eof => DecodeError::Truncated,
+        _ => DecodeError::NotJson,
+    })?;
+    let decoded = match &answer {
+        Json::List(items) if items.len() != commands => return Err(DecodeError::Count),
+        Json::List(items) => items
+            .iter()
+            .map(item)
+            .collect::<Option<_>>()
+            .map(Decoded::Replies),
+        answer => only_error(answer).map(Decoded::Refused),
+    };
+    decoded.ok_or(DecodeError::Shape)
 }
 
 /// One item of the list: `{"result": …}` or `{"error": "…"}`.
-struct ItemSeed<'a>(&'a Cell<usize>);
-
-impl<'de> DeserializeSeed<'de> for ItemSeed<'_> {
-    type Value = Reply;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Reply, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ItemSeed<'_> {
-    type Value = Reply;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a result or an error")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Reply, A::Error> {
-        let mut result = None;
-        let mut error: Option<ErrorText> = None;
-        while let Some(field) = map.next_key()? {
-            match field {
-                Field::Result if result.is_none() => {
-                    result = Some(map.next_value_seed(ReplySeed {
-                        depth: MAX_DEPTH,
-                        values: self.0,
-                    })?);
-                }
-                Field::Error if error.is_none() => error = map.next_value()?,
-                Field::Result | Field::Error => return Err(A::Error::custom("said twice")),
-                Field::Other => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        match (result, error) {
-            (Some(reply), None) => Ok(reply),
-            (None | Some(Reply::Nil), Some(error)) => Ok(Reply::Error(error.0)),
-            _ => Err(A::Error::custom("neither a result nor an error")),
-        }
-    }
-}
-
-/// Any value inside `result`.
-struct ReplySeed<'a> {
-    depth: u32,
-    values: &'a Cell<usize>,
-}
-
-impl<'de> DeserializeSeed<'de> for ReplySeed<'_> {
-    type Value = Reply;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Reply, D::Error> {
-        let Some(left) = self.values.get().checked_sub(1) else {
-            return Err(D::Error::custom("too many values"));
-        };
-        self.values.set(left);
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ReplySeed<'_> {
-    type Value = Reply;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a Redis reply")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Reply, E> {
-        Ok(Reply::Nil)
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Reply, E> {
-        Ok(Reply::Int(number))
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Reply, E> {
-        i64::try_from(number)
-            .map(Reply::Int)
-            .map_err(|_| E::custom("an integer beyond 64 bits"))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Reply, E> {
-        if text == "OK" {
-            return Ok(Reply::Bytes(b"OK".to_vec()));
-        }
-        STANDARD
-            .decode(text)
-            .map(Reply::Bytes)
-            .map_err(|_| E::custom("not base64"))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Reply, A::Error> {
-        let Some(depth) = self.depth.checked_sub(1) else {
-            return Err(A::Error::custom("too deep"));
-        };
-        let values = self.values;
-        let mut replies = Vec::new();
-        while let Some(reply) = items.next_element_seed(ReplySeed { depth, values })? {
-            replies.push(reply);
-        }
-        Ok(Reply::List(replies))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Reply, A::Error> {
-        read_error(map).map(Reply::Error)
+fn item(json: &Json<'_>) -> Option<Reply> {
+    match outcome(json)? {
+        (Some(result), None) => reply(result, MAX_DEPTH),
+        (None | Some(Json::Null), Some(error)) => Some(Reply::Error(error)),
+        _ => None,
     }
 }
 
 /// `{"error": "…"}` and nothing that could be a result.
-fn read_error<'de, A: MapAccess<'de>>(mut map: A) -> Result<String, A::Error> {
-    let mut error: Option<ErrorText> = None;
-    while let Some(field) = map.next_key()? {
-        match field {
-            Field::Error if error.is_none() => error = map.next_value()?,
-            Field::Other => drop(map.next_value::<IgnoredAny>()?),
-            Field::Result | Field::Error => return Err(A::Error::custom("no single error")),
-        }
+fn only_error(json: &Json<'_>) -> Option<String> {
+    match outcome(json)? {
+        (None, error) => error,
+        _ => None,
     }
-    error
-        .map(|error| error.0)
-        .ok_or_else(|| A::Error::custom("no error"))
 }
 
-/// An error's text, cut to its bound while it is read.
-struct ErrorText(String);
-
-impl<'de> Deserialize<'de> for ErrorText {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Cut;
-
-        impl Visitor<'_> for Cut {
-            type Value = ErrorText;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the text of an error")
+/// The result and the error of a table; `None` when it is none or says one twice.
+fn outcome<'j>(json: &'j Json<'j>) -> Option<(Option<&'j Json<'j>>, Option<String>)> {
+    let Json::Table(members) = json else {
+        return None;
+    };
+    let (mut result, mut error) = (None, None);
+    for (name, value) in members {
+        match (name.as_str()?, value) {
+            ("result", value) if result.is_none() => result = Some(value),
+            ("error", Json::Null) if error.is_none() => {}
+            ("error", Json::Text(text)) if error.is_none() => {
+                error = Some(cut(text, MAX_ERROR_BYTES).to_owned());
             }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<ErrorText, E> {
-                Ok(ErrorText(cut(text, MAX_ERROR_BYTES).to_owned()))
-            }
+            ("result" | "error", _) => return None,
+            _ => {}
         }
+    }
+    Some((result, error))
+}
 
-        json.deserialize_str(Cut)
+/// Any value inside `result`.
+fn reply(json: &Json<'_>, depth: u32) -> Option<Reply> {
+    match json {
+        Json::Null => Some(Reply::Nil),
+        Json::Bool(_) => None,
+        Json::Number(number) => number.as_i64().map(Reply::Int),
+        Json::Text(text) if text == "OK" => Some(Reply::Bytes(b"OK".to_vec())),
+        Json::Text(text) => STANDARD.decode(text.as_bytes()).ok().map(Reply::Bytes),
+        Json::List(items) => {
+            let depth = depth.checked_sub(1)?;
+            let replies = items.iter().map(|item| reply(item, depth));
+            replies.collect::<Option<_>>().map(Reply::List)
+        }
+        Json::Table(_) => only_error(json).map(Reply::Error),
     }
 }
 

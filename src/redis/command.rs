@@ -3,8 +3,6 @@
 //! Nothing here sends anything. A `Batch` always has one reply per command, in
 //! the same order.
 
-use serde::ser::{Serialize, SerializeSeq, Serializer};
-
 /// One word of a command: text, or a number that needs no quoting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word {
@@ -96,19 +94,6 @@ impl Command {
             .arg("GET")
             .arg("PX")
             .arg(ttl_ms)
-    }
-}
-
-impl Serialize for Command {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut seq = serializer.serialize_seq(Some(self.words.len()))?;
-        for word in &self.words {
-            match word {
-                Word::Text(text) => seq.serialize_element(text)?,
-                Word::Int(number) => seq.serialize_element(number)?,
-            }
-        }
-        seq.end()
     }
 }
 

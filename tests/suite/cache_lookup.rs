@@ -284,7 +284,7 @@ proptest! {
         let seen = lookups.judge(&Reply::List(values.clone()), NOW_MS).unwrap();
         if let Found::Fresh(entry) | Found::Stale(entry) = &seen[0].found {
             prop_assert_eq!(values[0].as_bytes(), Some(&*entry.body));
-            let record: Meta = serde_json::from_slice(values[1].as_bytes().unwrap()).unwrap();
+            let record = Meta::read(values[1].as_bytes().unwrap()).unwrap();
             prop_assert_eq!(record.hash, hash(&entry.body));
             let now: Vec<_> = seen[0].generations.iter().flatten().cloned().collect();
             prop_assert!(record.generations == now);

@@ -15,10 +15,9 @@ mod subject;
 mod text;
 mod unbuilt;
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
-use edgeweir::policy::{Overrides, Policy, PolicyError};
+use edgeweir::policy::{Overrides, PathValues, Policy, PolicyError};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner};
 
@@ -56,9 +55,10 @@ fn shown(errors: &[PolicyError]) -> String {
     lines.join("\n")
 }
 
-fn values(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+fn values(pairs: &[(&str, &str)]) -> PathValues {
+    let mut values = PathValues::default();
+    for (name, value) in pairs {
+        values.insert((*name).to_owned(), (*value).to_owned());
+    }
+    values
 }

@@ -1,12 +1,11 @@
 //! One answer made of other routes' answers.
 
-use std::collections::BTreeMap;
-
 use super::super::bounds::{MAX_NAME_BYTES, MAX_PARTS, MAX_VALUE_BYTES};
 use super::super::error::{Faults, nearest};
 use super::super::field::{Field, list, quote};
 use super::super::key::Values;
 use super::super::node::Value;
+use super::super::template::PathValues;
 use super::super::types::{Each, Part};
 use super::route::Draft;
 use super::whole::index_of;
@@ -165,7 +164,7 @@ fn check_keys(at: &Field<'_>, draft: &Draft<'_>, each: Option<&Each>, faults: &m
         None => vec![None],
     };
     for value in values {
-        let mut path = BTreeMap::new();
+        let mut path = PathValues::default();
         if let (Some(each), Some(value)) = (each, value) {
             path.insert(each.placeholder.clone(), value.clone());
         }

@@ -1,9 +1,8 @@
 //! The policy built in: plan 2's ten listings, what its writes purge, and the home page.
 
-use std::collections::BTreeMap;
-
 use edgeweir::policy::{
-    BUILT_IN, By, Cost, Limit, Overrides, Per, Policy, Segment, Template, Values, toml_to_json,
+    BUILT_IN, By, Cost, Limit, Overrides, PathValues, Per, Policy, Segment, Template, Values,
+    toml_to_json,
 };
 
 use super::{json, values};
@@ -121,12 +120,7 @@ fn purged(
 }
 
 /// Whether a listing is among what was purged, by its key or one of its tags.
-fn clears(
-    policy: &Policy,
-    purged: &[String],
-    route: &str,
-    path: &BTreeMap<String, String>,
-) -> bool {
+fn clears(policy: &Policy, purged: &[String], route: &str, path: &PathValues) -> bool {
     let rule = policy
         .routes
         .iter()

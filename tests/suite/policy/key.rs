@@ -1,8 +1,6 @@
 //! Same page, same key; two pages, two keys; and no input that forges another key.
 
-use std::collections::BTreeMap;
-
-use edgeweir::policy::{CacheRule, Policy, Selected, Template, Values};
+use edgeweir::policy::{CacheRule, PathValues, Policy, Selected, Template, Values};
 use proptest::prelude::*;
 
 use super::{property, toml, values};
@@ -23,11 +21,7 @@ fn purging(keys: &str) -> Policy {
     ))
 }
 
-fn render(
-    template: &Template,
-    path: &BTreeMap<String, String>,
-    selected: Option<&Selected>,
-) -> Option<String> {
+fn render(template: &Template, path: &PathValues, selected: Option<&Selected>) -> Option<String> {
     template.render(&Values {
         path,
         selected,

@@ -1,0 +1,55 @@
+// What worker-build made, without what this Worker never uses.
+//
+// The worker crate and its streams export classes to JavaScript that nobody makes here, and each keeps code alive in the wasm:
+// first the script loses all but its default export, then the wasm all exports that the script does not name.
+
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { run, SetupError } from "./setup/exec.mjs";
+
+/** What worker-build's own wasm-opt call enables, so that both read the same module. */
+const FEATURES = [
+  "mutable-globals", "sign-ext", "nontrapping-float-to-int", "bulk-memory", "multivalue", "reference-types",
+  "exception-handling",
+].map((feature) => `--enable-${feature}`);
+
+/** Sound because below address 1024 there is only the far end of the stack, which grows down to 0 from a megabyte above. */
+const LOW_MEMORY = "--low-memory-unused";
+/** Neighbours of one crate and one generic look alike, so gzip finds more in them. */
+const BY_NAME = "--reorder-functions-by-name";
+
+/** Rewrites `script` and `wasm`; `named` is then the wasm before its last step, with the functions' names, for reading traces. */
+export async function slim({ script, wasm, named, env }) {
+  await slimScript(script, env.ESBUILD_BIN);
+  const graph = `${named}.graph.json`;
+  writeFileSync(graph, JSON.stringify(exportsNamedIn(readFileSync(script, "utf8"))));
+  const tool = (name) => path.join(path.dirname(env.WASM_OPT_BIN), name);
+  await call(tool("wasm-metadce"), [wasm, ...FEATURES, `--graph-file=${graph}`, "-g", "-o", named]);
+  rmSync(graph);
+  await call(env.WASM_OPT_BIN, [named, ...FEATURES, LOW_MEMORY, "-Oz", BY_NAME, "--strip-debug", "--strip-producers", "-o", wasm]);
+}
+
+/** esbuild drops what has no effect; that making these has none it must be told. */
+async function slimScript(script, esbuild) {
+  const text = readFileSync(script, "utf8")
+    .replace(/export\{[^}]*?(\w+ as default)[^}]*\}/, "export{$1}")
+    .replaceAll("=new Proxy(", "=/* @__PURE__ */new Proxy(")
+    .replaceAll("new FinalizationRegistry(", "/* @__PURE__ */new FinalizationRegistry(");
+  writeFileSync(script, text);
+  const external = ["cloudflare:*", "*.wasm"].map((name) => `--external:${name}`);
+  await call(esbuild, [
+    script, "--bundle", "--minify", "--format=esm", ...external, "--define:Symbol.dispose=undefined", "--log-level=warning",
+    "--allow-overwrite", `--outfile=${script}`,
+  ]);
+}
+
+/** As wasm-metadce reads it. A name that is no export keeps nothing. */
+function exportsNamedIn(text) {
+  const names = [...new Set([...text.matchAll(/\.(\w+)/g)].map(([, name]) => name))];
+  return [{ name: "the script", root: true, reaches: names }, ...names.map((name) => ({ name, export: name }))];
+}
+
+async function call(program, args) {
+  const { code, output } = await run(program, args);
+  if (code !== 0) throw new SetupError(`${path.basename(program)} cannot make the Worker smaller: ${output.trim()}`);
+}
