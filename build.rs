@@ -6,7 +6,7 @@ use std::path::Path;
 use std::{env, fs};
 
 // Not all of it is needed to check a policy.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports, unused_macros)]
 #[path = "src/json.rs"]
 mod json;
 

@@ -14,6 +14,7 @@ use crate::deferred::Deferred;
 use crate::fill::{Filled, Wanted, fill};
 use crate::headers::{CacheStatus, add_composed_status};
 use crate::http::{Body, Headers, Response};
+use crate::json::write_text;
 use crate::listing::{adopt, wanted};
 use crate::policy::{Part, PathValues, Policy, Switch};
 use crate::ports::{Bounded, Clock, Ports};
@@ -266,7 +267,7 @@ fn join(parts: &[Part], pieces: &[Piece], got: &[Got]) -> Vec<u8> {
 }
 
 fn push_name(json: &mut Vec<u8>, name: &str) {
-    json.extend_from_slice(serde_json::Value::from(name).to_string().as_bytes());
+    write_text(name, json);
     json.push(b':');
 }
 

@@ -4,9 +4,8 @@
 //! same form (RFC 9457, `application/problem+json`). Nothing here carries an
 //! internal text to the caller.
 
-use serde_json::{Map, Value, json};
-
 use crate::http::{Body, Headers, Response};
+use crate::json::{Map, Value, json};
 use crate::limit::Verdict;
 use crate::policy::PolicyError;
 
@@ -37,7 +36,7 @@ pub enum Failure {
     },
     /// `POLICY` is wrong: each error with its JSON pointer.
     BadPolicy {
-        errors: Vec<Value>,
+        errors: Vec<Value<'static>>,
     },
     /// Under `/-/`, or an admin path without `ADMIN_TOKEN`.
     NotFound,
@@ -194,10 +193,10 @@ impl Failure {
 
     pub fn into_response<B>(self) -> Response<B> {
         let mut members = Map::new();
-        members.insert("type".to_owned(), json!(self.type_uri()));
-        members.insert("title".to_owned(), json!(self.title()));
-        members.insert("status".to_owned(), json!(self.status()));
-        members.insert("detail".to_owned(), json!(self.detail()));
+        members.insert("type", json!(self.type_uri()));
+        members.insert("title", json!(self.title()));
+        members.insert("status", json!(self.status()));
+        members.insert("detail", json!(self.detail()));
         let mut headers = Headers::new();
         headers.append("content-type", "application/problem+json");
         headers.append("cache-control", "no-store");
@@ -211,22 +210,22 @@ impl Failure {
                 violated,
                 retry_after_ms,
             } => {
-                members.insert("violated-policies".to_owned(), json!(violated));
+                members.insert("violated-policies", json!(violated));
                 headers.append("retry-after", whole_seconds(retry_after_ms).to_string());
             }
             Self::ReducedCapacity | Self::RedisUnavailable => headers.append("retry-after", "5"),
             Self::Misconfigured { variable, .. } => {
-                members.insert("variable".to_owned(), json!(variable));
+                members.insert("variable", json!(variable));
             }
             Self::BadPolicy { errors } => {
-                members.insert("variable".to_owned(), json!("POLICY"));
-                members.insert("errors".to_owned(), Value::Array(errors));
+                members.insert("variable", json!("POLICY"));
+                members.insert("errors", Value::Array(errors));
             }
             Self::MethodNotAllowed { allow } => headers.append("allow", allow),
             Self::Unauthorized => headers.append("www-authenticate", "Bearer"),
             _ => {}
         }
-        let body = Value::Object(members).to_string();
+        let body = Value::Object(members).text();
         Response {
             status,
             headers,

@@ -24,9 +24,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::json::Value;
 use crate::policy::{Address, By, Subject, network};
 
 /// The id of a client whose address is missing or none.
@@ -220,12 +220,15 @@ fn hex_digit(nibble: u8, ten: u8) -> char {
 /// The user that an Authorization header proves: the `sub` of an HS256 JWT that is
 /// signed with `secret` and valid at `now_s`. No secret, no user.
 pub fn verify(authorization: Option<&str>, secret: &[u8], now_s: u64) -> Option<String> {
-    let claims = signed_claims(bearer(authorization)?, secret)?;
+    let payload = signed_payload(bearer(authorization)?, secret)?;
+    let claims = Value::read(&payload).ok()?;
     if !is_valid_at(&claims, now_s) {
         return None;
     }
     match claims.get("sub")? {
-        Value::String(sub) if !sub.is_empty() && sub.len() <= MAX_SUB_BYTES => Some(sub.clone()),
+        Value::String(sub) if !sub.is_empty() && sub.len() <= MAX_SUB_BYTES => {
+            Some(sub.clone().into_owned())
+        }
         // RFC 7519 section 4.1.2: a StringOrURI; a number might be two users' text.
         _ => None,
     }
@@ -239,35 +242,35 @@ pub fn bearer(authorization: Option<&str>) -> Option<&str> {
         .then(|| token.trim_start_matches(' '))
 }
 
-/// The claims of a compact JWS (RFC 7515 section 7.1) whose HS256 signature is right.
-/// Of a claim that is there twice the last one counts (RFC 7519 section 4).
-pub fn signed_claims(token: &str, secret: &[u8]) -> Option<Map<String, Value>> {
+/// The payload of a compact JWS (RFC 7515 section 7.1) whose HS256 signature is right.
+pub fn signed_payload(token: &str, secret: &[u8]) -> Option<Vec<u8>> {
     if secret.is_empty() || token.len() > MAX_TOKEN_BYTES {
         return None;
     }
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, payload) = signed.split_once('.')?;
-    let header = object(header)?;
+    let header = unpacked(header)?;
+    let header = Value::read(&header).ok()?;
     // The key chooses the algorithm, never the token (RFC 8725 section 3.1). `crit`
     // names extensions that must be understood, and none is (RFC 7515 section 4.1.11).
-    if header.get("alg")?.as_str()? != "HS256" || header.contains_key("crit") {
+    if header.get("alg")?.as_str()? != "HS256" || header.get("crit").is_some() {
         return None;
     }
-    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    let signature = unpacked(signature)?;
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(signed.as_bytes());
     mac.verify_slice(&signature).ok()?;
-    object(payload)
+    unpacked(payload)
 }
 
-/// A JSON object in base64url without padding; a second dot is no base64url.
-fn object(part: &str) -> Option<Map<String, Value>> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+/// From base64url without padding; a second dot is none.
+fn unpacked(part: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(part).ok()
 }
 
 /// RFC 7519 sections 4.1.4 and 4.1.5, without leeway. A date that is no number is
-/// never valid.
-fn is_valid_at(claims: &Map<String, Value>, now_s: u64) -> bool {
+/// never valid. Of a claim that is there twice the last one counts (section 4).
+fn is_valid_at(claims: &Value<'_>, now_s: u64) -> bool {
     let now_s = now_s as f64;
     let holds = |claim: &str, test: fn(f64, f64) -> bool| {
         claims

@@ -5,13 +5,13 @@
 //! writer's next read is fresh.
 
 use std::collections::BTreeSet;
-
-use serde_json::Value;
+use std::rc::Rc;
 
 use crate::cache::purge::Purge;
 use crate::deferred::Deferred;
 use crate::headers::{is_event_stream, is_readable};
 use crate::http::{Body, Response};
+use crate::json::Value;
 use crate::policy::{PathValues, Piece, PurgeRule, Template, Values};
 use crate::ports::{Bounded, OriginError, Ports};
 use crate::redis::Reply;
@@ -86,15 +86,17 @@ pub async fn purge_after<P: Ports>(
     if needs_response(rule) && !is_event_stream(headers) && is_readable(headers) {
         let body = std::mem::replace(&mut response.body, Body::Empty);
         match peek(visit, body).await {
-            Ok(Peeked::Json(bytes, json)) => {
-                response = response.with_bytes(bytes.into());
-                answered = json;
+            Ok(Peeked::Whole(bytes)) => {
+                response = response.with_bytes(Rc::clone(&bytes));
+                answered = Some(bytes);
             }
             Ok(Peeked::Unread(body)) => response.body = body,
             Err(error) => broken = Some(error),
         }
     }
-    let body = body.and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+    let json = |bytes| Value::read(bytes).ok();
+    let body = body.as_deref().and_then(json);
+    let answered = answered.as_deref().and_then(json);
     let purge = plan(
         rule,
         &Values {
@@ -139,8 +141,7 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
 
 /// An answer's body after a look into it.
 enum Peeked<B> {
-    /// All of it, and what it says if it is JSON.
-    Json(Vec<u8>, Option<Value>),
+    Whole(Rc<[u8]>),
     /// Too long or too slow for templates.
     Unread(Body<B>),
 }
@@ -155,10 +156,7 @@ async fn peek<P: Ports>(
     let timeout_ms = visit.origin_timeout_ms();
     Ok(
         match visit.ports.read(body, MAX_JSON_BYTES, timeout_ms).await? {
-            Bounded::Whole(bytes) => {
-                let json = serde_json::from_slice(&bytes).ok();
-                Peeked::Json(bytes, json)
-            }
+            Bounded::Whole(bytes) => Peeked::Whole(bytes.into()),
             Bounded::Longer(body) | Bounded::Slow(body) => Peeked::Unread(Body::Upstream(body)),
         },
     )

@@ -4,8 +4,6 @@
 //! requests (`by = "global"`) is shown with every id, but only `id=global` resets it,
 //! and one with `per = "all"` is reset only with `all=true`: both are others' counts too.
 
-use serde_json::{Map, Value, json};
-
 use super::named::Named;
 use super::query::Query;
 use super::{answer_json, bad, object};
@@ -14,6 +12,7 @@ use crate::controls::{self, Change, override_field, reset_field};
 use crate::failure::{Failure, whole_seconds};
 use crate::gateway::Gateway;
 use crate::http::{Request, Response};
+use crate::json::{Map, Value, json};
 use crate::limit::{self, Charge};
 use crate::policy::bounds::MAX_REQUESTS;
 use crate::policy::{By, Limit, Per};
@@ -66,7 +65,7 @@ async fn peek<P: Ports>(
     visit: &Visit<'_, P>,
     limited: &Limited<'_>,
     query: &Query,
-) -> Result<Value, Failure> {
+) -> Result<Value<'static>, Failure> {
     let gateway = visit.gateway;
     let named = query.id.as_deref().map(Named::parse).transpose()?;
     // What operators say now, whatever this isolate knew.
@@ -80,7 +79,7 @@ async fn peek<P: Ports>(
     let quotas = quotas.map_err(|_| Failure::RedisUnavailable)?;
     let limits = charges.iter().zip(quotas).map(|(charge, quota)| {
         let mut shown = Map::new();
-        let mut show = |name: &str, value: Value| shown.insert(name.to_owned(), value);
+        let mut show = |name, value| shown.insert(name, value);
         show("name", json!(quota.name));
         show("requests", json!(quota.requests));
         show("window", json!(whole_seconds(quota.window_ms)));
@@ -99,7 +98,7 @@ async fn peek<P: Ports>(
         }
         Value::Object(shown)
     });
-    let limits: Vec<Value> = limits.collect();
+    let limits: Vec<Value<'_>> = limits.collect();
     Ok(json!({ "route": limited.name, "limits": limits }))
 }
 
@@ -113,7 +112,7 @@ async fn reset<P: Ports>(
     visit: &Visit<'_, P>,
     limited: &Limited<'_>,
     query: &Query,
-) -> Result<Value, Failure> {
+) -> Result<Value<'static>, Failure> {
     if query.limit.is_some() {
         return Err(bad(
             "`limit` goes with `override=true`; a reset is of all limits of an id",
@@ -175,7 +174,7 @@ async fn set<P: Ports>(
     limited: &Limited<'_>,
     query: &Query,
     body: &[u8],
-) -> Result<Value, Failure> {
+) -> Result<Value<'static>, Failure> {
     let (limit, id) = target(visit.gateway, limited, query)?;
     let members = object(body)?;
     let least = controls::most(limit);
@@ -202,7 +201,7 @@ async fn unset<P: Ports>(
     visit: &Visit<'_, P>,
     limited: &Limited<'_>,
     query: &Query,
-) -> Result<Value, Failure> {
+) -> Result<Value<'static>, Failure> {
     if query.all {
         return Err(bad("`all` goes with a reset, not with `override=true`"));
     }
@@ -219,15 +218,15 @@ fn report(
     limited: &Limited<'_>,
     limit: &Limit,
     id: Option<String>,
-    member: &str,
-    value: Value,
-) -> Value {
+    member: &'static str,
+    value: Value<'static>,
+) -> Value<'static> {
     let mut shown = Map::new();
-    shown.insert("route".to_owned(), json!(limited.name));
-    shown.insert("limit".to_owned(), json!(limit.name));
+    shown.insert("route", json!(limited.name));
+    shown.insert("limit", json!(&limit.name));
     if let Some(id) = id {
-        shown.insert("id".to_owned(), Value::String(id));
+        shown.insert("id", json!(id));
     }
-    shown.insert(member.to_owned(), value);
+    shown.insert(member, value);
     Value::Object(shown)
 }

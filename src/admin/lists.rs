@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value, json};
-
 use super::{answer_json, bad, object};
 use crate::controls::{self, Change, Control, List, subject, subject_field};
 use crate::failure::Failure;
 use crate::http::Response;
+use crate::json::{Map, Value, json};
 use crate::ports::{Clock, Ports, Redis, Store};
 use crate::refused;
 use crate::visit::Visit;
@@ -28,12 +27,12 @@ pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, F
                 requests,
             } => {
                 let mut shown = Map::new();
-                shown.insert("route".to_owned(), json!(route));
-                shown.insert("limit".to_owned(), json!(limit));
+                shown.insert("route", json!(route));
+                shown.insert("limit", json!(limit));
                 if let Some(id) = id {
-                    shown.insert("id".to_owned(), json!(id));
+                    shown.insert("id", json!(id));
                 }
-                shown.insert("requests".to_owned(), json!(requests));
+                shown.insert("requests", json!(requests));
                 overrides.push(Value::Object(shown));
             }
             Control::Reset { .. } => {}
@@ -47,15 +46,15 @@ pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, F
             }
         }
     }
-    let [deny, allow] = lists.map(|list| list.into_iter().map(Value::String).collect::<Value>());
-    let refused = top_refused(visit).await?;
+    let [deny, allow] = lists.map(|list| Value::Array(list.into_iter().map(Value::from).collect()));
+    let refused = Value::Array(top_refused(visit).await?);
     let report =
         json!({ "overrides": overrides, "deny": deny, "allow": allow, "refused": refused });
     Ok(answer_json(&report))
 }
 
 /// Whom limits refused most in the last hour.
-async fn top_refused<P: Ports>(visit: &Visit<'_, P>) -> Result<Vec<Value>, Failure> {
+async fn top_refused<P: Ports>(visit: &Visit<'_, P>) -> Result<Vec<Value<'static>>, Failure> {
     let offset_ms = visit.gateway.limits.borrow().clock_offset_ms(0);
     let now_ms = visit.now_ms().saturating_add_signed(offset_ms.unwrap_or(0));
     let batch = refused::top(now_ms);
@@ -75,9 +74,9 @@ pub async fn change<P: Ports>(
     let mut change = Change::default();
     let mut counts = [0_usize; 3];
     let [denied, allowed, removed] = &mut counts;
-    for (member, value) in &object(body)? {
+    for (member, value) in object(body)?.iter() {
         let fields = fields(value)?;
-        let (count, list) = match member.as_str() {
+        let (count, list) = match member {
             "deny" => (&mut *denied, Some(List::Deny)),
             "allow" => (&mut *allowed, Some(List::Allow)),
             "remove" => (&mut *removed, None),
@@ -102,18 +101,18 @@ pub async fn change<P: Ports>(
     if all.len() > controls::MAX_CONTROLS {
         return Err(bad("at most 1000 in one call"));
     }
-    let report = json!({ "deny": denied, "allow": allowed, "remove": removed });
+    let report = json!({ "deny": *denied, "allow": *allowed, "remove": *removed });
     if !all.is_empty() {
         change.make(visit).await?;
     }
     Ok(answer_json(&report))
 }
 
-fn fields(value: &Value) -> Result<Vec<String>, Failure> {
+fn fields(value: &Value<'_>) -> Result<Vec<String>, Failure> {
     let Some(texts) = value.as_array() else {
         return Err(bad("deny, allow and remove are lists of text"));
     };
-    let field = |text: &Value| {
+    let field = |text: &Value<'_>| {
         let subject = subject(text.as_str().unwrap_or_default());
         subject.map(|subject| subject_field(&subject))
     };

@@ -8,11 +8,10 @@ mod named;
 mod purge;
 mod query;
 
-use serde_json::{Map, Value, json};
-
 use crate::failure::Failure;
 use crate::http::{Body, Headers, Request, Response};
 use crate::identity::{bearer, constant_time_eq};
+use crate::json::{Map, Value, json};
 use crate::policy::percent::decode;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, RedisError};
@@ -46,18 +45,14 @@ pub async fn health<P: Ports>(visit: &Visit<'_, P>, request: &Request) -> Respon
         false => None,
     };
     let limits = words.into_iter().find(|word| *word != "ok").unwrap_or("ok");
-    let mut report = json!({ "status": "ok", "redis": limits });
-    let mut well = limits == "ok";
+    let mut report = Map::new();
+    let well = limits == "ok" && cache.is_none_or(|cache| cache == "ok");
+    report.insert("status", json!(if well { "ok" } else { "degraded" }));
+    report.insert("redis", json!(limits));
     if let Some(cache) = cache {
-        well &= cache == "ok";
-        if let Some(members) = report.as_object_mut() {
-            members.insert("cache".to_owned(), json!(cache));
-        }
+        report.insert("cache", json!(cache));
     }
-    if !well && let Some(members) = report.as_object_mut() {
-        members.insert("status".to_owned(), json!("degraded"));
-    }
-    let mut response = answer_json(&report);
+    let mut response = answer_json(&Value::Object(report));
     if request.method == "HEAD" {
         response.body = Body::Empty;
     }
@@ -140,8 +135,8 @@ async fn body<P: Ports>(visit: &Visit<'_, P>, incoming: &P::Incoming) -> Result<
 }
 
 /// The members of a body.
-fn object(body: &[u8]) -> Result<Map<String, Value>, Failure> {
-    match serde_json::from_slice(body) {
+fn object(body: &[u8]) -> Result<Map<'_>, Failure> {
+    match Value::read(body) {
         Ok(Value::Object(members)) => Ok(members),
         _ => Err(bad("the body must be a JSON object")),
     }
@@ -153,13 +148,13 @@ fn bad(detail: &str) -> Failure {
     }
 }
 
-fn answer_json<B>(value: &Value) -> Response<B> {
+fn answer_json<B>(value: &Value<'_>) -> Response<B> {
     let mut headers = Headers::new();
     headers.append("content-type", "application/json");
     headers.append("cache-control", "no-store");
     Response {
         status: 200,
         headers,
-        body: Body::Bytes(value.to_string().into_bytes().into()),
+        body: Body::Bytes(value.text().into_bytes().into()),
     }
 }

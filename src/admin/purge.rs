@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
-
 use super::{answer_json, bad, object};
 use crate::cache::purge::Purge;
 use crate::failure::Failure;
 use crate::http::Response;
+use crate::json::{Value, json};
 use crate::policy::OWN_KEYS;
 use crate::policy::percent::{decode, encode_component};
 use crate::ports::Ports;
@@ -24,7 +23,8 @@ pub async fn purge<P: Ports>(
     body: &[u8],
 ) -> Result<Response<P::Body>, Failure> {
     let mut purge = parse(body)?;
-    let report = json!({ "purged": { "keys": purge.keys.len(), "tags": purge.tags.len() } });
+    let purged = json!({ "keys": purge.keys.len(), "tags": purge.tags.len() });
+    let report = json!({ "purged": purged });
     for names in [&mut purge.keys, &mut purge.tags] {
         let encoded: Vec<String> = names.iter().map(|name| as_in_keys(name)).collect();
         names.extend(encoded);
@@ -37,8 +37,8 @@ pub async fn purge<P: Ports>(
 
 fn parse(body: &[u8]) -> Result<Purge, Failure> {
     let mut purge = Purge::default();
-    for (name, value) in &object(body)? {
-        match (name.as_str(), value) {
+    for (name, value) in object(body)?.iter() {
+        match (name, value) {
             ("keys", value) => purge.keys = names("keys", value)?,
             ("tags", value) => purge.tags = names("tags", value)?,
             ("prefix", Value::String(prefix)) if prefix.is_empty() => {}
@@ -62,7 +62,7 @@ fn parse(body: &[u8]) -> Result<Purge, Failure> {
     Ok(purge)
 }
 
-fn names(member: &str, value: &Value) -> Result<BTreeSet<String>, Failure> {
+fn names(member: &str, value: &Value<'_>) -> Result<BTreeSet<String>, Failure> {
     value
         .as_array()
         .and_then(|items| {

@@ -7,12 +7,11 @@
 
 use std::rc::Rc;
 
-use serde::Serialize;
 use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::http::{Body, Headers, Response};
-use crate::json::Json;
+use crate::json::{Map, Value, json};
 
 /// An answer that may be served, and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +44,7 @@ impl Entry {
 }
 
 /// Where an entry's body is. Its generations must match in both cases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// Under the policy's key.
     Edge,
@@ -55,7 +53,7 @@ pub enum Origin {
 }
 
 /// The value of `meta:{key}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
     pub origin: Origin,
     pub status: u16,
@@ -68,7 +66,6 @@ pub struct Meta {
     pub generations: Vec<String>,
     /// XXH3-128 of the body, hexadecimal.
     pub hash: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }
 
@@ -94,10 +91,38 @@ impl Meta {
         }
     }
 
+    pub fn write(&self) -> String {
+        let text = |text: &String| Value::from(text);
+        let header = |(name, value): &(String, String)| Value::Array(vec![text(name), text(value)]);
+        let origin = match self.origin {
+            Origin::Edge => "edge",
+            Origin::Negative => "negative",
+        };
+        let mut record = Map::new();
+        record.insert("origin", json!(origin));
+        record.insert("status", json!(self.status));
+        record.insert(
+            "headers",
+            Value::Array(self.headers.iter().map(header).collect()),
+        );
+        record.insert("stored", json!(self.stored));
+        record.insert("fresh_until", json!(self.fresh_until));
+        record.insert("stale_until", json!(self.stale_until));
+        record.insert(
+            "generations",
+            Value::Array(self.generations.iter().map(text).collect()),
+        );
+        record.insert("hash", json!(&self.hash));
+        if let Some(body) = &self.body {
+            record.insert("body", json!(body));
+        }
+        Value::Object(record).text()
+    }
+
     /// Reads a record; a member that is missing or of another type makes it none.
     pub fn read(record: &[u8]) -> Option<Self> {
-        let json = Json::read(record).ok()?;
-        let text = |json: &Json<'_>| json.as_str().map(str::to_owned);
+        let json = Value::read(record).ok()?;
+        let text = |json: &Value<'_>| json.as_str().map(str::to_owned);
         let number = |name| json.get(name)?.as_u64();
         Some(Self {
             origin: match json.get("origin")?.as_str()? {
@@ -108,9 +133,9 @@ impl Meta {
             status: number("status")?.try_into().ok()?,
             headers: json
                 .get("headers")?
-                .as_list()?
+                .as_array()?
                 .iter()
-                .map(|pair| match pair.as_list()? {
+                .map(|pair| match pair.as_array()? {
                     [name, value] => Some((text(name)?, text(value)?)),
                     _ => None,
                 })
@@ -120,13 +145,13 @@ impl Meta {
             stale_until: number("stale_until")?,
             generations: json
                 .get("generations")?
-                .as_list()?
+                .as_array()?
                 .iter()
                 .map(text)
                 .collect::<Option<_>>()?,
             hash: text(json.get("hash")?)?,
             body: match json.get("body") {
-                None | Some(Json::Null) => None,
+                None | Some(Value::Null) => None,
                 Some(body) => Some(text(body)?),
             },
         })

@@ -172,7 +172,7 @@ pub fn commands(
     let life_ms = times.fresh_ms.saturating_add(times.stale_ms).max(1);
     let mut commands = Vec::with_capacity(generations.len() + 3);
     let meta = Meta::of(entry, origin, generations.to_vec());
-    let record = serde_json::to_string(&meta).unwrap_or_default();
+    let record = meta.write();
     match (origin, std::str::from_utf8(&entry.body)) {
         (Origin::Edge, Ok(body)) => {
             commands.push(Command::set_px(&lookup.key, body, life_ms));

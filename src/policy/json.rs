@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use super::bounds::MAX_DEPTH;
 use super::error::Faults;
 use super::node::{Entry, Node, Value};
-use crate::json::Json;
+use crate::json;
 
 const HELP: &str = "mend the JSON there";
 
@@ -120,8 +120,8 @@ impl Walk<'_> {
         }
         self.at += 1;
         let quoted = self.text.get(start..self.at).unwrap_or_default();
-        match Json::read(quoted.as_bytes()) {
-            Ok(Json::Text(text)) => Ok(text.into_owned()),
+        match json::Value::read(quoted.as_bytes()) {
+            Ok(json::Value::String(text)) => Ok(text.into_owned()),
             _ => {
                 self.at = start;
                 Err("text with half a surrogate pair")

@@ -11,6 +11,7 @@ use super::bounds::{MAX_POINTED_BYTES, MAX_RENDERED_BYTES, MAX_SELECTED_BYTES};
 use super::percent::{decode, encode_component};
 use super::template::PathValues;
 use super::types::{CacheRule, Piece, Template};
+use crate::json::Value;
 
 /// The listed parameters of one request, in the policy's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +96,9 @@ pub struct Values<'a> {
     /// The verified user.
     pub user: Option<&'a str>,
     /// The request's JSON.
-    pub body: Option<&'a serde_json::Value>,
+    pub body: Option<&'a Value<'a>>,
     /// The answer's JSON.
-    pub response: Option<&'a serde_json::Value>,
+    pub response: Option<&'a Value<'a>>,
 }
 
 impl Values<'_> {
@@ -137,11 +138,11 @@ impl Template {
     }
 }
 
-fn pointed(json: Option<&serde_json::Value>, pointer: &str) -> Option<String> {
+fn pointed(json: Option<&Value<'_>>, pointer: &str) -> Option<String> {
     match json?.pointer(pointer)? {
-        serde_json::Value::String(text) => plain(text),
-        serde_json::Value::Number(number) => Some(encode_component(&number.to_string())),
-        serde_json::Value::Bool(boolean) => Some(boolean.to_string()),
+        Value::String(text) => plain(text),
+        Value::Number(number) => Some(encode_component(&number.to_string())),
+        Value::Bool(boolean) => Some(boolean.to_string()),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::error::Category;
 
 use super::{Batch, Reply, Word};
-use crate::json::Json;
+use crate::json::{Value, write_text};
 
 /// Upstash takes requests of at most 10 MB on its smallest plans.
 pub const MAX_REQUEST_BYTES: usize = 10_000_000;
@@ -75,7 +75,7 @@ pub fn encode(batch: &Batch) -> Option<String> {
             match word {
                 // Quoted it is no shorter: what is too long is not copied first.
                 Word::Text(text) if body.len() + text.len() > MAX_REQUEST_BYTES => return None,
-                Word::Text(text) => serde_json::to_writer(&mut body, text).ok()?,
+                Word::Text(text) => write_text(text, &mut body),
                 Word::Int(number) => body.extend_from_slice(number.to_string().as_bytes()),
             }
         }
@@ -97,13 +97,13 @@ pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
     if values > MAX_VALUES {
         return Err(DecodeError::Shape);
     }
-    let answer = Json::read(body).map_err(|error| match error {
+    let answer = Value::read(body).map_err(|error| match error {
         Category::Eof => DecodeError::Truncated,
         _ => DecodeError::NotJson,
     })?;
     let decoded = match &answer {
-        Json::List(items) if items.len() != commands => return Err(DecodeError::Count),
-        Json::List(items) => items
+        Value::Array(items) if items.len() != commands => return Err(DecodeError::Count),
+        Value::Array(items) => items
             .iter()
             .map(item)
             .collect::<Option<_>>()
@@ -114,16 +114,16 @@ pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
 }
 
 /// One item of the list: `{"result": …}` or `{"error": "…"}`.
-fn item(json: &Json<'_>) -> Option<Reply> {
+fn item(json: &Value<'_>) -> Option<Reply> {
     match outcome(json)? {
         (Some(result), None) => reply(result, MAX_DEPTH),
-        (None | Some(Json::Null), Some(error)) => Some(Reply::Error(error)),
+        (None | Some(Value::Null), Some(error)) => Some(Reply::Error(error)),
         _ => None,
     }
 }
 
 /// `{"error": "…"}` and nothing that could be a result.
-fn only_error(json: &Json<'_>) -> Option<String> {
+fn only_error(json: &Value<'_>) -> Option<String> {
     match outcome(json)? {
         (None, error) => error,
         _ => None,
@@ -131,16 +131,16 @@ fn only_error(json: &Json<'_>) -> Option<String> {
 }
 
 /// The result and the error of a table; `None` when it is none or says one twice.
-fn outcome<'j>(json: &'j Json<'j>) -> Option<(Option<&'j Json<'j>>, Option<String>)> {
-    let Json::Table(members) = json else {
+fn outcome<'j>(json: &'j Value<'j>) -> Option<(Option<&'j Value<'j>>, Option<String>)> {
+    let Value::Object(members) = json else {
         return None;
     };
     let (mut result, mut error) = (None, None);
-    for (name, value) in members {
-        match (name.as_str()?, value) {
+    for (name, value) in members.iter() {
+        match (name, value) {
             ("result", value) if result.is_none() => result = Some(value),
-            ("error", Json::Null) if error.is_none() => {}
-            ("error", Json::Text(text)) if error.is_none() => {
+            ("error", Value::Null) if error.is_none() => {}
+            ("error", Value::String(text)) if error.is_none() => {
                 error = Some(cut(text, MAX_ERROR_BYTES).to_owned());
             }
             ("result" | "error", _) => return None,
@@ -151,19 +151,19 @@ fn outcome<'j>(json: &'j Json<'j>) -> Option<(Option<&'j Json<'j>>, Option<Strin
 }
 
 /// Any value inside `result`.
-fn reply(json: &Json<'_>, depth: u32) -> Option<Reply> {
+fn reply(json: &Value<'_>, depth: u32) -> Option<Reply> {
     match json {
-        Json::Null => Some(Reply::Nil),
-        Json::Bool(_) => None,
-        Json::Number(number) => number.as_i64().map(Reply::Int),
-        Json::Text(text) if text == "OK" => Some(Reply::Bytes(b"OK".to_vec())),
-        Json::Text(text) => STANDARD.decode(text.as_bytes()).ok().map(Reply::Bytes),
-        Json::List(items) => {
+        Value::Null => Some(Reply::Nil),
+        Value::Bool(_) => None,
+        Value::Number(number) => number.as_i64().map(Reply::Int),
+        Value::String(text) if text == "OK" => Some(Reply::Bytes(b"OK".to_vec())),
+        Value::String(text) => STANDARD.decode(text.as_bytes()).ok().map(Reply::Bytes),
+        Value::Array(items) => {
             let depth = depth.checked_sub(1)?;
             let replies = items.iter().map(|item| reply(item, depth));
             replies.collect::<Option<_>>().map(Reply::List)
         }
-        Json::Table(_) => only_error(json).map(Reply::Error),
+        Value::Object(_) => only_error(json).map(Reply::Error),
     }
 }
 

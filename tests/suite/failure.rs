@@ -2,7 +2,7 @@
 
 use edgeweir::failure::{Failure, whole_seconds};
 use edgeweir::http::{Body, Response};
-use serde_json::json;
+use edgeweir::json::Value;
 
 #[test]
 fn seconds_are_whole_rounded_up_and_at_least_one() {
@@ -103,7 +103,11 @@ fn failures_are_problem_details() {
     );
     expect(
         Failure::BadPolicy {
-            errors: vec![json!({ "pointer": "/route/0", "message": "no name", "help": "add one" })],
+            errors: vec![Value::from([
+                ("pointer", "/route/0".into()),
+                ("message", "no name".into()),
+                ("help", "add one".into()),
+            ])],
         },
         503,
         None,

@@ -31,6 +31,7 @@ mod gateway_lists;
 mod gateway_stores;
 mod headers;
 mod identity;
+mod json;
 mod limit_algorithms;
 mod limit_bound;
 mod limit_exact;

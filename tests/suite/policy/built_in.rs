@@ -1,5 +1,6 @@
 //! The policy built in: plan 2's ten listings, what its writes purge, and the home page.
 
+use edgeweir::json::Value;
 use edgeweir::policy::{
     BUILT_IN, By, Cost, Limit, Overrides, PathValues, Per, Policy, Segment, Template, Values,
     toml_to_json,
@@ -97,6 +98,8 @@ fn purged(
 ) -> Vec<String> {
     let resolved = policy.resolve(method, path);
     let rule = resolved.route.unwrap().purge.as_ref().unwrap();
+    let answer = answer.to_string();
+    let answer = Value::read(answer.as_bytes()).unwrap();
     let of = Values {
         path: &resolved.values,
         selected: None,
