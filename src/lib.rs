@@ -35,6 +35,7 @@ pub mod identity;
 pub mod json;
 pub mod limit;
 pub mod listing;
+pub mod names;
 pub mod origin;
 pub mod penalty;
 pub mod policy;

@@ -6,7 +6,6 @@
 //! apart from their keys, so that all maps of an isolate share one map's code.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 #[derive(Debug)]
 pub struct Recent<V> {
@@ -20,14 +19,14 @@ pub struct Recent<V> {
 #[derive(Debug)]
 struct Ring {
     most: usize,
-    places: BTreeMap<Rc<str>, usize>,
+    places: BTreeMap<String, usize>,
     marks: Vec<Mark>,
     hand: usize,
 }
 
 #[derive(Debug)]
 struct Mark {
-    key: Rc<str>,
+    key: String,
     is_used: bool,
 }
 
@@ -87,13 +86,12 @@ impl Ring {
             }
             return (at, false);
         }
-        let key: Rc<str> = key.into();
         let at = match self.marks.len() < self.most {
             true => self.marks.len(),
             false => self.free_place(),
         };
         let mark = Mark {
-            key: key.clone(),
+            key: key.to_owned(),
             is_used: false,
         };
         match self.marks.get_mut(at) {
@@ -103,7 +101,7 @@ impl Ring {
             }
             None => self.marks.push(mark),
         }
-        self.places.insert(key, at);
+        self.places.insert(key.to_owned(), at);
         (at, true)
     }
 

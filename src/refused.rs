@@ -7,6 +7,9 @@
 //! each id at most that 64th less. It goes every ten seconds into one sorted set for each five minutes.
 //! A batch that is lost is not sent again, as it may have arrived.
 
+use std::collections::BTreeMap;
+
+use crate::names;
 use crate::redis::{Batch, Command, Reply};
 
 /// An id that makes more than a 64th of an isolate's refusals is always found.
@@ -134,34 +137,42 @@ pub fn top(redis_ms: u64) -> Batch {
 
 /// The `n` that were refused most; `None` when Redis did not say.
 pub fn judge_top(replies: &[Reply], n: usize) -> Option<Vec<Top>> {
-    let mut sums = std::collections::BTreeMap::<&str, u64>::new();
+    let mut sums = BTreeMap::new();
     for reply in replies {
         for pair in reply.as_list()?.chunks_exact(2) {
             if let [member, score] = pair
                 && let (Some(member), Some(score)) = (member.as_str(), score_of(score))
             {
-                let sum = sums.entry(member).or_default();
-                *sum = sum.saturating_add(score);
+                let score = usize::try_from(score).unwrap_or(usize::MAX);
+                names::count(&mut sums, member, score);
             }
         }
     }
-    let mut tops: Vec<(&str, u64)> = sums.into_iter().collect();
-    tops.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    Some(
-        tops.into_iter()
-            .filter_map(|(member, count)| {
-                let mut parts = member.split('|').map(str::to_owned);
-                let (id, route, limit) = (parts.next()?, parts.next()?, parts.next()?);
-                parts.next().is_none().then_some(Top {
-                    id,
-                    route,
-                    limit,
-                    count,
-                })
-            })
-            .take(n)
-            .collect(),
-    )
+    // A few of a few thousand: cheaper to look for than to sort all.
+    let mut top = Vec::new();
+    while top.len() < n {
+        let mut most: Option<(&str, usize)> = None;
+        for (member, count) in &sums {
+            if most.is_none_or(|(_, most)| *count > most) {
+                most = Some((member, *count));
+            }
+        }
+        let Some((member, count)) = most else { break };
+        let member = member.to_owned();
+        sums.remove(&member);
+        let mut parts = member.split('|').map(str::to_owned);
+        if let (Some(id), Some(route), Some(limit), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        {
+            top.push(Top {
+                id,
+                route,
+                limit,
+                count: count as u64,
+            });
+        }
+    }
+    Some(top)
 }
 
 /// Redis writes a whole number below 10^17 without a point or an exponent.

@@ -7,6 +7,7 @@ use crate::controls::{self, Change, Control, List, subject, subject_field};
 use crate::failure::Failure;
 use crate::http::Response;
 use crate::json::{Map, Value, json};
+use crate::names::set_of;
 use crate::ports::{Clock, Ports, Redis, Store};
 use crate::refused;
 use crate::visit::Visit;
@@ -92,7 +93,7 @@ pub async fn change<P: Ports>(
         }
     }
     let set = change.set.iter().map(|(field, _)| field);
-    let all: BTreeSet<String> = set.chain(&change.remove).cloned().collect();
+    let all = set_of(set.chain(&change.remove).cloned());
     if all.len() < change.set.len() + change.remove.len() {
         return Err(bad(
             "one of them is named twice; each goes to one list or away",

@@ -7,6 +7,7 @@ use crate::cache::purge::Purge;
 use crate::failure::Failure;
 use crate::http::Response;
 use crate::json::{Value, json};
+use crate::names::set_of;
 use crate::policy::OWN_KEYS;
 use crate::policy::percent::{decode, encode_component};
 use crate::ports::Ports;
@@ -69,8 +70,9 @@ fn names(member: &str, value: &Value<'_>) -> Result<BTreeSet<String>, Failure> {
             items
                 .iter()
                 .map(|item| item.as_str().map(str::to_owned))
-                .collect::<Option<BTreeSet<_>>>()
+                .collect::<Option<Vec<_>>>()
         })
+        .map(set_of)
         .filter(|names| {
             names.iter().all(|name| {
                 !name.is_empty()
