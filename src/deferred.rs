@@ -12,6 +12,7 @@ use crate::controls;
 use crate::fill::{self, Wanted};
 use crate::gateway::Gateway;
 use crate::limit;
+use crate::penalty;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
@@ -40,6 +41,8 @@ pub enum Deferred {
         wanted: Wanted,
         generations: Vec<Option<String>>,
     },
+    /// Looks at the reports about an address, whose key-safe id this is.
+    Look { ip: String, offset_ms: i64 },
     /// Charges what was counted while a database for limits was away.
     Merge { shard: usize },
     /// A purge that Redis has not confirmed.
@@ -83,6 +86,9 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             fill::refresh(&visit, &wanted, generations).await;
             // What follows is the end of that fill, never another refresh.
             Box::pin(run(gateway, ports, visit.take_deferred())).await;
+        }
+        Deferred::Look { ip, offset_ms } => {
+            penalty::settle(&gateway.penalties, ports, &ip, offset_ms).await;
         }
         Deferred::Merge { shard } => {
             limit::merge(&gateway.limits, ports, DEFERRED_REDIS_TIMEOUT_MS, shard).await;

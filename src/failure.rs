@@ -19,6 +19,12 @@ pub enum Failure {
     },
     /// A list names the visitor; which one, he is not told.
     Denied,
+    /// The address is banned for what it did before; names of the limits whose penalty it
+    /// is, and milliseconds until the ban ends.
+    AbnormalUsage {
+        violated: Vec<String>,
+        retry_after_ms: u64,
+    },
     /// Redis is down on a route that is closed then.
     ReducedCapacity,
     OriginUnreachable,
@@ -87,7 +93,7 @@ impl Failure {
 
     pub fn status(&self) -> u16 {
         match self {
-            Self::QuotaExceeded { .. } => 429,
+            Self::QuotaExceeded { .. } | Self::AbnormalUsage { .. } => 429,
             Self::Denied => 403,
             Self::ReducedCapacity
             | Self::Misconfigured { .. }
@@ -110,6 +116,9 @@ impl Failure {
             Self::QuotaExceeded { .. } => {
                 "https://iana.org/assignments/http-problem-types#quota-exceeded"
             }
+            Self::AbnormalUsage { .. } => {
+                "https://iana.org/assignments/http-problem-types#abnormal-usage-detected"
+            }
             Self::ReducedCapacity => {
                 "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
             }
@@ -121,6 +130,9 @@ impl Failure {
         match self {
             Self::QuotaExceeded { .. } => {
                 "Request cannot be satisfied as assigned quota has been exceeded"
+            }
+            Self::AbnormalUsage { .. } => {
+                "Request not satisfied due to detection of abnormal request pattern"
             }
             Self::ReducedCapacity => {
                 "Request cannot be satisfied due to temporary server capacity constraints"
@@ -147,6 +159,10 @@ impl Failure {
                 whole_seconds(*retry_after_ms)
             ),
             Self::Denied => "This request is not allowed.".to_owned(),
+            Self::AbnormalUsage { retry_after_ms, .. } => format!(
+                "This client's requests follow an abnormal pattern; none is served for {} seconds.",
+                whole_seconds(*retry_after_ms)
+            ),
             Self::ReducedCapacity => {
                 "The limits of this route cannot be checked at the moment.".to_owned()
             }
@@ -187,6 +203,10 @@ impl Failure {
         let status = self.status();
         match self {
             Self::QuotaExceeded {
+                violated,
+                retry_after_ms,
+            }
+            | Self::AbnormalUsage {
                 violated,
                 retry_after_ms,
             } => {

@@ -25,6 +25,7 @@ use crate::cache::purge::Unpurged;
 use crate::cache::{Adopted, Flights, Lookups, Seen};
 use crate::compose::{self, Piece, compose};
 use crate::concurrency::Concurrency;
+use crate::conduct;
 use crate::config::Secret;
 use crate::controls::{self, Controls};
 use crate::deferred::Deferred;
@@ -37,9 +38,11 @@ use crate::http::{Body, Request, Response};
 use crate::limit::{Memory, Quota};
 use crate::listing::{self, origin_failure};
 use crate::origin::replaced_headers;
+use crate::penalty::Penalties;
 use crate::policy::{Part, Policy, Resolved, Switch, is_own};
 use crate::ports::{Clock, Ports};
 use crate::redis::Shards;
+use crate::refused::Refused;
 use crate::trip;
 use crate::visit::Visit;
 use crate::visitor::Visitor;
@@ -80,11 +83,15 @@ pub struct Gateway {
     pub unpurged: RefCell<Unpurged>,
     pub concurrency: Concurrency,
     pub controls: RefCell<Controls>,
+    pub penalties: RefCell<Penalties>,
+    pub refused: RefCell<Refused>,
 }
 
 impl Gateway {
     pub fn new(policy: Policy, settings: Settings) -> Self {
         Self {
+            penalties: RefCell::new(Penalties::new(&policy)),
+            refused: RefCell::default(),
             policy,
             settings,
             limits: RefCell::new(Memory::new()),
@@ -167,9 +174,19 @@ async fn answer<P: Ports>(
         Plan::Listing(_) | Plan::Composed(..) => by_outcome(visit, admission),
         _ => admission,
     };
-    let asked = trip::ask(visit, &admission, &plan.lookups()).await;
+    let ip = conduct::watched(gateway, &admission, &visitor);
+    let ip = ip.as_deref();
+    if let Some(banned) = conduct::ban(visit, &admission, ip) {
+        trip::read_controls_later(visit, controls::claim(gateway, visit.now_ms()));
+        conduct::look(visit, ip);
+        return finish(visit, request, &[], Err(banned));
+    }
+    let asked = trip::ask(visit, &admission, ip, &plan.lookups()).await;
     if asked.has_news && is_denied(gateway, &resolved, &visitor) {
         return finish(visit, request, &[], Err(Failure::Denied));
+    }
+    if let Some(banned) = conduct::ban(visit, &admission, ip) {
+        return finish(visit, request, &[], Err(banned));
     }
     let mut quotas = asked.checked.quotas;
     let checked_ms = visit.now_ms();
@@ -182,6 +199,7 @@ async fn answer<P: Ports>(
         }
     };
     bill::settle(visit, has_failed(&served));
+    conduct::note(visit, &admission, ip, &served);
     visit.bill.borrow_mut().renew(&mut quotas);
     // The visitor counts from the answer, for which the origin may have taken a while.
     let since_ms = visit.now_ms().saturating_sub(checked_ms);

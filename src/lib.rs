@@ -10,6 +10,8 @@
 //! headers    what an answer says of itself         admin      /-/
 //! controls   what operators change at run time     admission  whom lists and limits concern
 //! failure    what the edge answers by itself       recent     a bounded map
+//! penalty    backoff of who goes on             refused    who is refused most
+//! conduct    where these two meet the flow      bill       what a request's outcome costs
 //! json       all that is read as JSON           concurrency  how many are at Redis
 //! edge       the platform, wasm only
 //! ```
@@ -20,6 +22,7 @@ pub mod bill;
 pub mod cache;
 pub mod compose;
 pub mod concurrency;
+pub mod conduct;
 pub mod config;
 pub mod controls;
 pub mod deferred;
@@ -33,10 +36,12 @@ pub mod json;
 pub mod limit;
 pub mod listing;
 pub mod origin;
+pub mod penalty;
 pub mod policy;
 pub mod ports;
 pub mod recent;
 pub mod redis;
+pub mod refused;
 pub mod together;
 pub mod trip;
 pub mod visit;

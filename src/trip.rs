@@ -7,6 +7,7 @@ use crate::admission::Admission;
 use crate::bill::follow_up;
 use crate::cache::{Lookups, Seen};
 use crate::concurrency::Place;
+use crate::conduct;
 use crate::controls;
 use crate::deferred::Deferred;
 use crate::limit::{self, Checked, Verdict};
@@ -43,6 +44,7 @@ struct Answered {
 pub async fn ask<P: Ports>(
     visit: &Visit<'_, P>,
     admission: &Admission<'_>,
+    ip: Option<&str>,
     lookups: &Lookups,
 ) -> Asked {
     let gateway = visit.gateway;
@@ -56,7 +58,7 @@ pub async fn ask<P: Ports>(
             controls: None,
         },
         Turn::Go(place) => {
-            let answered = send(visit, admission, read, reading.is_some()).await;
+            let answered = send(visit, admission, ip, read, reading.is_some()).await;
             if let Some(place) = place
                 && let Some(trip_ms) = visit.slowest_trip_ms()
             {
@@ -119,6 +121,7 @@ async fn turn<'a, P: Ports>(
 async fn send<P: Ports>(
     visit: &Visit<'_, P>,
     admission: &Admission<'_>,
+    ip: Option<&str>,
     read: Option<Command>,
     wants_controls: bool,
 ) -> Answered {
@@ -152,6 +155,9 @@ async fn send<P: Ports>(
     let reads_here = !riders.is_empty();
     // It rides on a trip to the first database that is made anyway.
     let is_there = charges.iter().any(|charge| charge.shard == 0);
+    let rider = conduct::rider(visit, ip);
+    let asks_conduct = rider.is_some();
+    riders.extend(rider);
     let asks_controls = wants_controls && (reads_here || is_there);
     if asks_controls {
         riders.push(controls::hgetall());
@@ -178,6 +184,9 @@ async fn send<P: Ports>(
         (ridden, true) => ridden.clone(),
         _ => None,
     };
+    if asks_conduct && let Some(Ok(replies)) = &mut ridden {
+        conduct::learn(visit, ip, replies.pop().as_ref());
+    }
     if reads_here {
         found = ridden;
     }

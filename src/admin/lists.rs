@@ -7,8 +7,12 @@ use crate::controls::{self, Change, Control, List, subject, subject_field};
 use crate::failure::Failure;
 use crate::http::Response;
 use crate::json::{Map, Value, json};
-use crate::ports::Ports;
+use crate::ports::{Clock, Ports, Redis, Store};
+use crate::refused;
 use crate::visit::Visit;
+
+/// Of those that limits refused most.
+const SHOWN: usize = 50;
 
 pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, Failure> {
     let fields = controls::read(visit).await?;
@@ -43,9 +47,23 @@ pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, F
         }
     }
     let [deny, allow] = lists.map(|list| Value::Array(list.into_iter().map(Value::from).collect()));
-    // Its place: `"refused"`, from `refused::top`.
-    let report = json!({ "overrides": overrides, "deny": deny, "allow": allow });
+    let refused = Value::Array(top_refused(visit).await?);
+    let report =
+        json!({ "overrides": overrides, "deny": deny, "allow": allow, "refused": refused });
     Ok(answer_json(&report))
+}
+
+/// Whom limits refused most in the last hour.
+async fn top_refused<P: Ports>(visit: &Visit<'_, P>) -> Result<Vec<Value<'static>>, Failure> {
+    let offset_ms = visit.gateway.limits.borrow().clock_offset_ms(0);
+    let now_ms = visit.now_ms().saturating_add_signed(offset_ms.unwrap_or(0));
+    let batch = refused::top(now_ms);
+    let timeout_ms = visit.redis_timeout_ms();
+    let answer = visit.pipeline(Store::Limits(0), &batch, timeout_ms).await;
+    let replies = answer.map_err(|_| Failure::RedisUnavailable)?;
+    let top = refused::judge_top(&replies, SHOWN).ok_or(Failure::RedisUnavailable)?;
+    let shown = |top: refused::Top| json!({ "id": top.id, "route": top.route, "limit": top.limit, "count": top.count });
+    Ok(top.into_iter().map(shown).collect())
 }
 
 /// Each subject is on one list at most: whoever is allowed is denied no more.

@@ -66,6 +66,15 @@ fn failures_are_problem_details() {
         r#"{"detail":"This request fits again in 3 seconds.","status":429,"title":"Request cannot be satisfied as assigned quota has been exceeded","type":"https://iana.org/assignments/http-problem-types#quota-exceeded","violated-policies":["burst","hourly"]}"#,
     );
     expect(
+        Failure::AbnormalUsage {
+            violated: vec!["burst".to_owned()],
+            retry_after_ms: 60_001,
+        },
+        429,
+        Some(("retry-after", "61")),
+        r#"{"detail":"This client's requests follow an abnormal pattern; none is served for 61 seconds.","status":429,"title":"Request not satisfied due to detection of abnormal request pattern","type":"https://iana.org/assignments/http-problem-types#abnormal-usage-detected","violated-policies":["burst"]}"#,
+    );
+    expect(
         Failure::ReducedCapacity,
         503,
         Some(("retry-after", "5")),

@@ -19,6 +19,16 @@ impl Hashes {
         self.0.borrow_mut().clear();
     }
 
+    pub fn fields(&self, key: &str) -> Option<Vec<(String, String)>> {
+        let hashes = self.0.borrow();
+        let fields = hashes.get(key)?.fields.iter();
+        Some(
+            fields
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        )
+    }
+
     pub fn expire(&self, now_us: u64) {
         let is_there = |hash: &Hash| hash.expires_us.is_none_or(|at| at > now_us);
         self.0.borrow_mut().retain(|_, hash| is_there(hash));
@@ -55,6 +65,17 @@ impl Hashes {
                     hashes.remove(*key);
                 }
                 Reply::Int(gone)
+            }
+            ["HMGET", key, names @ ..] if !names.is_empty() => {
+                let fields = hashes.get(*key).map(|hash| &hash.fields);
+                let found = names.iter().map(|name: &&str| -> Option<Reply> {
+                    Some(Reply::Bytes(fields?.get(*name)?.clone().into_bytes()))
+                });
+                Reply::List(found.map(|value| value.unwrap_or(Reply::Nil)).collect())
+            }
+            ["DEL", key] => {
+                hashes.remove(*key)?;
+                Reply::Int(1)
             }
             ["HGETALL", key] => {
                 let bytes = |text: &String| Reply::Bytes(text.clone().into_bytes());

@@ -42,7 +42,14 @@ impl FakeRedis {
         let words: Vec<String> = command.words().iter().map(text).collect();
         let args: Vec<&str> = words.iter().map(String::as_str).collect();
         self.expire(now_us);
-        let of_hash = self.hashes.answer(now_us, &args);
+        let is_string = |key: &&&str| self.keys.borrow().contains_key(**key);
+        let of_hash = match args.get(1).filter(is_string) {
+            Some(_) if args[0].starts_with('H') => {
+                let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
+                Some(Reply::Error(wrong.to_owned()))
+            }
+            _ => self.hashes.answer(now_us, &args),
+        };
         let reply = of_hash.unwrap_or_else(|| self.answer(now_us, &args));
         self.ran.borrow_mut().push(Ran {
             at_us: now_us,
@@ -63,8 +70,28 @@ impl FakeRedis {
         });
     }
 
+    /// A string's bytes; of a hash or a sorted set a kind, then names and texts, each with
+    /// a zero byte behind it.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
-        self.keys.borrow().get(key).map(|value| value.bytes.clone())
+        let listed = |kind: &str, pairs: Vec<(String, String)>| {
+            let mut text = format!("{kind}\0");
+            for part in pairs.into_iter().flat_map(|(name, value)| [name, value]) {
+                text.push_str(&part);
+                text.push('\0');
+            }
+            text.into_bytes()
+        };
+        if let Some(fields) = self.hashes.fields(key) {
+            return Some(listed("hash", fields));
+        }
+        let keys = self.keys.borrow();
+        let value = keys.get(key)?;
+        if value.scores.is_empty() {
+            return Some(value.bytes.clone());
+        }
+        let scores = value.scores.iter();
+        let pairs = scores.map(|(member, score)| (member.clone(), score.to_string()));
+        Some(listed("scores", pairs.collect()))
     }
 
     pub fn set(&self, key: &str, bytes: impl Into<Vec<u8>>) {
@@ -312,6 +339,26 @@ fn sorted_set(keys: &mut BTreeMap<String, Value>, name: &str, key: &str, words: 
                     .collect(),
             )
         }
+        ("ZREVRANGE", [first, last, "WITHSCORES"]) => {
+            let ranked = range(scores, 0);
+            let places = places(ranked.len(), first, last);
+            let found = ranked
+                .into_iter()
+                .rev()
+                .skip(places.start)
+                .take(places.len());
+            let pair = |(score, member): (u64, String)| [member, score.to_string()];
+            let texts = found.flat_map(pair);
+            Reply::List(texts.map(|text| Reply::Bytes(text.into_bytes())).collect())
+        }
+        ("ZREMRANGEBYRANK", [first, last]) => {
+            let ranked = range(scores, 0);
+            let places = places(ranked.len(), first, last);
+            for (_, member) in &ranked[places.clone()] {
+                scores.remove(member);
+            }
+            Reply::Int(places.len() as i64)
+        }
         _ => Reply::Error(format!("ERR unknown command or arguments for '{name}'")),
     };
     let is_empty = scores.is_empty();
@@ -320,6 +367,16 @@ fn sorted_set(keys: &mut BTreeMap<String, Value>, name: &str, key: &str, words: 
         keys.remove(key);
     }
     reply
+}
+
+/// Of a length, from the first to the last, both included; negative ones from the end.
+fn places(len: usize, first: &str, last: &str) -> std::ops::Range<usize> {
+    let place = |text: &str| match text.parse::<i64>().unwrap() {
+        place if place < 0 => len as i64 + place,
+        place => place,
+    };
+    let end = (place(last) + 1).clamp(0, len as i64) as usize;
+    (place(first).clamp(0, end as i64) as usize)..end
 }
 
 fn bitfield(keys: &mut BTreeMap<String, Value>, key: &str, mut operations: &[&str]) -> Reply {

@@ -1,0 +1,179 @@
+//! Who is refused most: the top ids of the last hour, over all isolates.
+//!
+//! An isolate counts in 64 counters whatever comes (SpaceSaving: Metwally, Agrawal, El
+//! Abbadi 2005): an id that has none takes the smallest one over. So a counter is too
+//! high by at most what it took over, which it remembers, and that is at most a 64th of all
+//! refusals. What goes to Redis is the sure part: never more than there were, and of
+//! each id at most that 64th less. It goes every ten seconds into one sorted set for each five minutes.
+//! A batch that is lost is not sent again, as it may have arrived.
+
+use crate::redis::{Batch, Command, Reply};
+
+/// An id that makes more than a 64th of an isolate's refusals is always found.
+pub const COUNTERS: usize = 64;
+pub const FLUSH_MS: u64 = 10_000;
+pub const SLOT_MS: u64 = 300_000;
+/// The hour before now touches so many slots.
+pub const SLOTS: u64 = 13;
+/// The last hour, and the slot that is being filled, with some to spare.
+const TTL_MS: u64 = 70 * 60_000;
+/// So many members a slot: about 100 KB.
+const KEPT: i64 = 1_000;
+/// So many of each slot are read for the top: 13 times 250 are about 300 KB.
+const READ: i64 = 250;
+
+#[derive(Debug)]
+struct Counter {
+    /// `id|route|limit`: none of the three has a `|`.
+    member: String,
+    count: u64,
+    /// Of the one that it took over.
+    error: u64,
+}
+
+/// One isolate's counts since its last flush.
+#[derive(Debug, Default)]
+pub struct Refused {
+    counters: Vec<Counter>,
+    /// By the own clock; the first count of all begins it.
+    flushed_ms: Option<u64>,
+}
+
+/// One of the top.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Top {
+    /// As the limiter counts it, so hashed if the policy says so.
+    pub id: String,
+    pub route: String,
+    pub limit: String,
+    pub count: u64,
+}
+
+impl Refused {
+    pub fn count(&mut self, id: &str, route: &str, limit: &str, own_ms: u64) {
+        self.flushed_ms.get_or_insert(own_ms);
+        let member = [id, route, limit].join("|");
+        let known = |counter: &&mut Counter| counter.member == member;
+        if let Some(counter) = self.counters.iter_mut().find(known) {
+            counter.count += 1;
+            return;
+        }
+        if self.counters.len() < COUNTERS {
+            self.counters.push(Counter {
+                member,
+                count: 1,
+                error: 0,
+            });
+            return;
+        }
+        if let Some(least) = self.counters.iter_mut().min_by_key(|counter| counter.count) {
+            *least = Counter {
+                member,
+                count: least.count + 1,
+                error: least.count,
+            };
+        }
+    }
+
+    /// Each counted one with what it was refused at least and at most.
+    pub fn bounds(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        self.counters.iter().map(|counter| {
+            (
+                counter.member.as_str(),
+                counter.count - counter.error,
+                counter.count,
+            )
+        })
+    }
+
+    /// What is due to be sent to the limits' database: at most every ten seconds, and then
+    /// at most 66 commands.
+    pub fn flush(&mut self, own_ms: u64, redis_ms: u64) -> Option<Batch> {
+        let is_due = self
+            .flushed_ms
+            .is_some_and(|since_ms| !(since_ms..since_ms + FLUSH_MS).contains(&own_ms));
+        if !is_due {
+            return None;
+        }
+        self.flushed_ms = None;
+        let key = key(redis_ms / SLOT_MS);
+        let mut commands: Vec<Command> = std::mem::take(&mut self.counters)
+            .into_iter()
+            .map(|counter| {
+                Command::new("ZINCRBY")
+                    .arg(key.as_str())
+                    .arg(counter.count - counter.error)
+                    .arg(counter.member)
+            })
+            .collect();
+        commands.push(
+            Command::new("ZREMRANGEBYRANK")
+                .arg(key.as_str())
+                .args([0, -1 - KEPT]),
+        );
+        commands.push(Command::pexpire(&key, TTL_MS));
+        Some(Batch::pipeline(commands))
+    }
+}
+
+/// Reads the slots of the last hour.
+pub fn top(redis_ms: u64) -> Batch {
+    let newest = redis_ms / SLOT_MS;
+    let slots = newest.saturating_sub(SLOTS - 1)..=newest;
+    Batch::pipeline(
+        slots
+            .map(|slot| {
+                Command::new("ZREVRANGE")
+                    .arg(key(slot))
+                    .args([0, READ - 1])
+                    .arg("WITHSCORES")
+            })
+            .collect(),
+    )
+}
+
+/// The `n` that were refused most; `None` when Redis did not say.
+pub fn judge_top(replies: &[Reply], n: usize) -> Option<Vec<Top>> {
+    let mut sums = std::collections::BTreeMap::<&str, u64>::new();
+    for reply in replies {
+        for pair in reply.as_list()?.chunks_exact(2) {
+            if let [member, score] = pair
+                && let (Some(member), Some(score)) = (member.as_str(), score_of(score))
+            {
+                let sum = sums.entry(member).or_default();
+                *sum = sum.saturating_add(score);
+            }
+        }
+    }
+    let mut tops: Vec<(&str, u64)> = sums.into_iter().collect();
+    tops.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    Some(
+        tops.into_iter()
+            .filter_map(|(member, count)| {
+                let mut parts = member.split('|').map(str::to_owned);
+                let (id, route, limit) = (parts.next()?, parts.next()?, parts.next()?);
+                parts.next().is_none().then_some(Top {
+                    id,
+                    route,
+                    limit,
+                    count,
+                })
+            })
+            .take(n)
+            .collect(),
+    )
+}
+
+/// Redis writes a whole number below 10^17 without a point or an exponent.
+fn score_of(reply: &Reply) -> Option<u64> {
+    match reply {
+        Reply::Int(score) => u64::try_from(*score).ok(),
+        reply => reply.as_str()?.parse().ok(),
+    }
+}
+
+fn key(slot: u64) -> String {
+    let mut key = String::from("metrics:refused:");
+    key.push_str(&slot.to_string());
+    key
+}

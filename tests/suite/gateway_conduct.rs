@@ -1,0 +1,209 @@
+//! What a request's outcome costs, and what its conduct leads to, through the whole flow.
+
+use std::rc::Rc;
+
+use edgeweir::config::Secret;
+use edgeweir::gateway::Settings;
+use serde_json::{Value, json};
+
+use super::sim::first_seed;
+use super::world::{Ask, Isolate, Says, Served, World, policy};
+
+const CLIENT: &str = "198.51.100.7";
+
+fn settings() -> Settings {
+    Settings {
+        admin_token: Some(Secret::new("admin-token")),
+        ..Settings::default()
+    }
+}
+
+fn world(limit: &Value) -> (Rc<World>, Vec<Isolate>) {
+    let world = World::new(first_seed());
+    let policy = policy(&json!({
+        "defaults": { "limit": [] },
+        "route": [
+            { "name": "item", "match": "GET /items/{id}", "limit": [limit],
+              "cache": { "key": "item:{id}", "ttl": "10m", "tags": ["items"] } },
+            { "name": "plain", "match": "GET /plain", "limit": [limit] },
+        ],
+    }));
+    let isolate = |_| world.isolate_with(policy.clone(), settings());
+    let isolates = (0..3).map(isolate).collect();
+    (world, isolates)
+}
+
+fn ask(isolate: &Isolate, target: &str) -> Served {
+    let served = isolate.ask(Ask::get(target).header("cf-connecting-ip", CLIENT));
+    isolate.world.settle();
+    served
+}
+
+fn left(served: &Served) -> u64 {
+    served.get("x-ratelimit-remaining").parse().unwrap()
+}
+
+/// Readers browse freely; a flood of keys that nobody has cached stops at the misses' budget.
+#[test]
+fn hits_are_free_and_misses_have_a_budget() {
+    let limit = json!({ "name": "miss", "requests": 10, "window": "60s", "by": "ip", "cost": { "hit": 0, "miss": 5 } });
+    let (world, isolates) = world(&limit);
+    world.origin(|_| Says::json(&json!({ "an": "item" })));
+    let first = ask(&isolates[0], "/items/1");
+    assert_eq!((first.status, left(&first)), (200, 5));
+    for _ in 0..30 {
+        let hit = ask(&isolates[1], "/items/1");
+        assert_eq!((hit.status, left(&hit)), (200, 5), "{}", hit.cache_status());
+        assert!(hit.cache_status().contains("hit"));
+    }
+    assert_eq!(left(&ask(&isolates[2], "/items/2")), 0);
+    for number in 3..20 {
+        let refused = ask(&isolates[0], &format!("/items/{number}"));
+        assert_eq!(refused.status, 429);
+        assert_eq!(refused.json()["violated-policies"], json!(["miss"]));
+        assert!((1..=61).contains(&refused.get("retry-after").parse::<u64>().unwrap()));
+        assert_eq!(world.asked_for(&format!("/items/{number}")), 0);
+    }
+    let hit = ask(&isolates[0], "/items/2");
+    assert_eq!((hit.status, left(&hit)), (200, 0));
+    // Without a cache every answer is the origin's.
+    assert_eq!(left(&ask(&isolates[0], "/plain")), 5);
+    world.pass(61_000);
+    assert_eq!(ask(&isolates[0], "/items/3").status, 200);
+    assert!(world.immortal_keys().is_empty());
+}
+
+/// Who waits for another's fill does not pay for it.
+#[test]
+fn one_of_a_crowd_pays_for_the_miss() {
+    let limit = json!({ "name": "miss", "requests": 100, "window": "60s", "by": "global", "cost": { "hit": 1, "miss": 11 } });
+    let (world, isolates) = world(&limit);
+    world.origin(|_| Says::json(&json!({ "an": "item" })).after(200));
+    let served = isolates[0].crowd("/items/1", 20);
+    assert!(served.iter().all(|served| served.status == 200));
+    world.settle();
+    assert_eq!(world.asked_for("/items/1"), 1);
+    let after = ask(&isolates[0], "/items/1");
+    assert_eq!(left(&after), 100 - 20 - 10 - 1);
+}
+
+/// What the rest is refused for costs nothing, and a failure of the origin what the limit
+/// says.
+#[test]
+fn refusals_and_failures_give_back() {
+    let limit = json!({ "name": "miss", "requests": 20, "window": "60s", "by": "ip",
+        "cost": { "hit": 1, "miss": 15, "error": 2 } });
+    let (world, isolates) = world(&limit);
+    world.origin(|asked| match asked.target.as_str() {
+        "/items/9" | "/items/7" | "/plain" => Says::new(503, "busy"),
+        "/items/8" => Says::refused(),
+        _ => Says::json(&json!({ "an": "item" })),
+    });
+    for (target, status) in [("/items/9", 503), ("/items/8", 502), ("/items/7", 503)] {
+        assert_eq!(ask(&isolates[0], target).status, status);
+    }
+    assert_eq!(left(&ask(&isolates[0], "/plain")), 5);
+    world.settle();
+    let seen = ask(&isolates[1], "/items/1");
+    assert_eq!(seen.status, 429, "six are gone, fifteen do not fit");
+    world.pass(61_000);
+    assert_eq!(left(&ask(&isolates[1], "/items/1")), 5);
+    for number in 2..9 {
+        assert_eq!(ask(&isolates[2], &format!("/items/{number}")).status, 429);
+    }
+    let hit = ask(&isolates[1], "/items/1");
+    assert_eq!(
+        (hit.status, left(&hit)),
+        (200, 4),
+        "the refused ones used nothing"
+    );
+}
+
+/// A client that goes on after its refusals is banned in all isolates, without a trip, and
+/// one that waits as it was told is not.
+#[test]
+fn who_goes_on_is_banned_and_who_waits_is_not() {
+    let limit = json!({ "name": "burst", "requests": 5, "window": "60s", "by": "ip",
+        "penalty": { "after": 5, "base": "60s", "max": "10m" } });
+    let (world, isolates) = world(&limit);
+    world.origin(|_| Says::json(&json!({})));
+    let polite = |isolate: &Isolate| {
+        let ask = Ask::get("/plain").header("cf-connecting-ip", "198.51.100.8");
+        isolate.ask(ask)
+    };
+    let mut banned = None;
+    for number in 0..150 {
+        let served = ask(&isolates[number % 3], "/plain");
+        if served.text().contains("abnormal-usage-detected") {
+            banned = Some(served);
+            break;
+        }
+        world.pass(200);
+    }
+    let banned = banned.expect("it is banned within half a minute");
+    assert_eq!(banned.status, 429);
+    assert_eq!(banned.json()["violated-policies"], json!(["burst"]));
+    assert!((30..=70).contains(&banned.get("retry-after").parse::<u64>().unwrap()));
+    assert_eq!(banned.get("cache-control"), "no-store");
+    world.pass(2_000);
+    for isolate in &isolates {
+        ask(isolate, "/plain");
+    }
+    for isolate in &isolates {
+        let served = ask(isolate, "/plain");
+        assert!(served.text().contains("abnormal"), "{}", served.text());
+        assert_eq!(served.trips, 0);
+    }
+    for _ in 0..8 {
+        let served = polite(&isolates[0]);
+        assert!(!served.text().contains("abnormal"));
+        if served.status == 429 {
+            world.pass(served.get("retry-after").parse::<u64>().unwrap() * 1000);
+        }
+    }
+    assert!(world.immortal_keys().is_empty());
+}
+
+/// Those without an address are not banned for each other.
+#[test]
+fn nobody_is_banned_without_an_address() {
+    let limit = json!({ "name": "burst", "requests": 1, "window": "60s", "by": "ip",
+        "penalty": { "after": 1, "base": "60s", "max": "10m" } });
+    let (world, isolates) = world(&limit);
+    world.origin(|_| Says::json(&json!({})));
+    for _ in 0..100 {
+        let nowhere = Ask::get("/plain").header("cf-connecting-ip", "somewhere");
+        let served = isolates[0].ask(nowhere);
+        assert!(!served.text().contains("abnormal"));
+        world.pass(200);
+    }
+}
+
+/// Operators see who was refused most.
+#[test]
+fn the_top_refused_are_shown() {
+    let limit = json!({ "name": "burst", "requests": 1, "window": "60s", "by": "ip" });
+    let (world, isolates) = world(&limit);
+    world.origin(|_| Says::json(&json!({})));
+    for number in 0..40 {
+        let ip = if number % 4 == 0 {
+            "203.0.113.1"
+        } else {
+            "203.0.113.2"
+        };
+        isolates[0].ask(Ask::get("/plain").header("cf-connecting-ip", ip));
+        world.pass(500);
+    }
+    world.settle();
+    let shown =
+        isolates[1].ask(Ask::get("/-/limits").header("authorization", "Bearer admin-token"));
+    assert_eq!(shown.status, 200, "{}", shown.text());
+    let refused = shown.json()["refused"].clone();
+    assert_eq!(refused[0]["id"], "203.0.113.2");
+    assert_eq!(
+        (&refused[0]["route"], &refused[0]["limit"]),
+        (&json!("plain"), &json!("burst"))
+    );
+    assert!(refused[0]["count"].as_u64() > refused[1]["count"].as_u64());
+    assert_eq!(refused[1]["id"], "203.0.113.1");
+}
