@@ -12,7 +12,8 @@
 //! failure    what the edge answers by itself       recent     a bounded map
 //! penalty    backoff of who goes on             refused    who is refused most
 //! conduct    where these two meet the flow      bill       what a request's outcome costs
-//! json       all that is read as JSON           concurrency  how many are at Redis
+//! json       all JSON, read and written        names      a sorted set
+//! recent     a bounded map                     concurrency  how many are at Redis
 //! edge       the platform, wasm only
 //! ```
 
@@ -35,6 +36,7 @@ pub mod identity;
 pub mod json;
 pub mod limit;
 pub mod listing;
+pub mod names;
 pub mod origin;
 pub mod penalty;
 pub mod policy;

@@ -8,6 +8,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// The one type of tree in the upload: another one is several KB more.
+pub type Places = BTreeMap<Rc<str>, usize>;
+
 #[derive(Debug)]
 pub struct Recent<V> {
     ring: Ring,
@@ -20,7 +23,7 @@ pub struct Recent<V> {
 #[derive(Debug)]
 struct Ring {
     most: usize,
-    places: BTreeMap<Rc<str>, usize>,
+    places: Places,
     marks: Vec<Mark>,
     hand: usize,
 }
@@ -37,7 +40,7 @@ impl<V: Default> Recent<V> {
         Self {
             ring: Ring {
                 most: most.max(1),
-                places: BTreeMap::new(),
+                places: Places::new(),
                 marks: Vec::new(),
                 hand: 0,
             },

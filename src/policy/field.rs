@@ -1,7 +1,6 @@
 //! Reading a tree by the grammar's shapes: tables with known fields, text, whole
 //! numbers, durations, sizes, choices. What does not fit is a fault and `None`.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::bounds::{MAX_NAME_BYTES, MAX_REQUESTS};
@@ -105,11 +104,12 @@ impl<'n> Field<'n> {
             self.wrong_type(faults, "a table", help);
             return None;
         };
-        let mut seen = BTreeSet::new();
         let mut members = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for (index, entry) in entries.iter().enumerate() {
+            // A table has few members.
+            let mut before = entries.iter().take(index);
             let member = self.member(entry);
-            if seen.insert(&entry.name) {
+            if before.all(|other| other.name != entry.name) {
                 members.push((entry.name.as_str(), member));
             } else {
                 let message = format!("{} is given twice", member.label());
