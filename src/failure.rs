@@ -175,7 +175,7 @@ impl Failure {
                 let first = errors.first().unwrap_or(&Value::Null);
                 let text = |member: &str| first.get(member).and_then(Value::as_str).unwrap_or("");
                 format!(
-                    "The variable POLICY has {} error(s); the first, at {:?}: {}; {}.",
+                    "The variable POLICY has {} error(s); the first, at \"{}\": {}; {}.",
                     errors.len(),
                     text("pointer"),
                     text("message"),

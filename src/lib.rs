@@ -10,10 +10,10 @@
 //! headers    what an answer says of itself         admin      /-/
 //! controls   what operators change at run time     admission  whom lists and limits concern
 //! failure    what the edge answers by itself       recent     a bounded map
-//! penalty    backoff of who goes on             refused    who is refused most
-//! conduct    where these two meet the flow      bill       what a request's outcome costs
-//! json       all that is read as JSON           concurrency  how many are at Redis
-//! edge       the platform, wasm only
+//! penalty    backoff of who goes on                refused    who is refused most
+//! conduct    where these two meet the flow         bill       what a request's outcome costs
+//! json       all JSON, read and written            names      a sorted set
+//! edge       the platform, wasm only               concurrency  how many are at Redis
 //! ```
 
 pub mod admin;

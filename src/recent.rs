@@ -6,6 +6,10 @@
 //! apart from their keys, so that all maps of an isolate share one map's code.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The one type of tree in the upload: another one is several KB more.
+pub type Places = BTreeMap<Rc<str>, usize>;
 
 #[derive(Debug)]
 pub struct Recent<V> {
@@ -19,14 +23,14 @@ pub struct Recent<V> {
 #[derive(Debug)]
 struct Ring {
     most: usize,
-    places: BTreeMap<String, usize>,
+    places: Places,
     marks: Vec<Mark>,
     hand: usize,
 }
 
 #[derive(Debug)]
 struct Mark {
-    key: String,
+    key: Rc<str>,
     is_used: bool,
 }
 
@@ -36,7 +40,7 @@ impl<V: Default> Recent<V> {
         Self {
             ring: Ring {
                 most: most.max(1),
-                places: BTreeMap::new(),
+                places: Places::new(),
                 marks: Vec::new(),
                 hand: 0,
             },
@@ -86,12 +90,13 @@ impl Ring {
             }
             return (at, false);
         }
+        let key: Rc<str> = key.into();
         let at = match self.marks.len() < self.most {
             true => self.marks.len(),
             false => self.free_place(),
         };
         let mark = Mark {
-            key: key.to_owned(),
+            key: key.clone(),
             is_used: false,
         };
         match self.marks.get_mut(at) {
@@ -101,7 +106,7 @@ impl Ring {
             }
             None => self.marks.push(mark),
         }
-        self.places.insert(key.to_owned(), at);
+        self.places.insert(key, at);
         (at, true)
     }
 

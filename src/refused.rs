@@ -7,9 +7,7 @@
 //! each id at most that 64th less. It goes every ten seconds into one sorted set for each five minutes.
 //! A batch that is lost is not sent again, as it may have arrived.
 
-use std::collections::BTreeMap;
-
-use crate::names;
+use crate::recent::Places;
 use crate::redis::{Batch, Command, Reply};
 
 /// An id that makes more than a 64th of an isolate's refusals is always found.
@@ -137,42 +135,44 @@ pub fn top(redis_ms: u64) -> Batch {
 
 /// The `n` that were refused most; `None` when Redis did not say.
 pub fn judge_top(replies: &[Reply], n: usize) -> Option<Vec<Top>> {
-    let mut sums = BTreeMap::new();
+    let mut places = Places::new();
+    let mut sums: Vec<(&str, u64)> = Vec::new();
     for reply in replies {
         for pair in reply.as_list()?.chunks_exact(2) {
             if let [member, score] = pair
                 && let (Some(member), Some(score)) = (member.as_str(), score_of(score))
             {
-                let score = usize::try_from(score).unwrap_or(usize::MAX);
-                names::count(&mut sums, member, score);
+                match places.get(member).and_then(|at| sums.get_mut(*at)) {
+                    Some((_, sum)) => *sum = sum.saturating_add(score),
+                    None => {
+                        places.insert(member.into(), sums.len());
+                        sums.push((member, score));
+                    }
+                }
             }
         }
     }
-    // A few of a few thousand: cheaper to look for than to sort all.
-    let mut top = Vec::new();
-    while top.len() < n {
-        let mut most: Option<(&str, usize)> = None;
-        for (member, count) in &sums {
-            if most.is_none_or(|(_, most)| *count > most) {
-                most = Some((member, *count));
-            }
-        }
-        let Some((member, count)) = most else { break };
-        let member = member.to_owned();
-        sums.remove(&member);
-        let mut parts = member.split('|').map(str::to_owned);
-        if let (Some(id), Some(route), Some(limit), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        {
-            top.push(Top {
-                id,
-                route,
-                limit,
-                count: count as u64,
-            });
-        }
+    // Few of them are wanted: to look for each is less code than to sort all.
+    let mut tops = Vec::new();
+    while tops.len() < n
+        && let Some((at, _)) =
+            (sums.iter().enumerate()).max_by(|(_, a), (_, b)| a.1.cmp(&b.1).then(b.0.cmp(a.0)))
+    {
+        let (member, count) = sums.swap_remove(at);
+        tops.extend(top_of(member, count));
     }
-    Some(top)
+    Some(tops)
+}
+
+fn top_of(member: &str, count: u64) -> Option<Top> {
+    let mut parts = member.split('|').map(str::to_owned);
+    let (id, route, limit) = (parts.next()?, parts.next()?, parts.next()?);
+    parts.next().is_none().then_some(Top {
+        id,
+        route,
+        limit,
+        count,
+    })
 }
 
 /// Redis writes a whole number below 10^17 without a point or an exponent.

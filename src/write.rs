@@ -4,7 +4,6 @@
 //! nothing. The writer's answer waits for Redis' acknowledgement, so that the
 //! writer's next read is fresh.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::cache::purge::Purge;
@@ -12,6 +11,7 @@ use crate::deferred::Deferred;
 use crate::headers::{is_event_stream, is_readable};
 use crate::http::{Body, Response};
 use crate::json::Value;
+use crate::names::Names;
 use crate::policy::{PathValues, Piece, PurgeRule, Template, Values};
 use crate::ports::{Bounded, OriginError, Ports};
 use crate::redis::Reply;
@@ -44,7 +44,7 @@ pub fn needs_user(rule: &PurgeRule) -> bool {
 pub fn plan(rule: &PurgeRule, values: &Values<'_>) -> Purge {
     let mut absent = false;
     let mut render = |templates: &[Template]| {
-        let mut rendered = BTreeSet::new();
+        let mut rendered = Names::new();
         for template in templates {
             match template.render(values) {
                 Some(name) => drop(rendered.insert(name)),

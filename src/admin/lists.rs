@@ -1,13 +1,11 @@
 //! `GET /-/limits` shows what operators have changed; `POST /-/lists` changes the lists.
 
-use std::collections::BTreeSet;
-
 use super::{answer_json, bad, object};
 use crate::controls::{self, Change, Control, List, subject, subject_field};
 use crate::failure::Failure;
 use crate::http::Response;
 use crate::json::{Map, Value, json};
-use crate::names::set_of;
+use crate::names::Names;
 use crate::ports::{Clock, Ports, Redis, Store};
 use crate::refused;
 use crate::visit::Visit;
@@ -18,7 +16,7 @@ const SHOWN: usize = 50;
 pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, Failure> {
     let fields = controls::read(visit).await?;
     let mut overrides = Vec::new();
-    let mut lists = [BTreeSet::new(), BTreeSet::new()];
+    let mut lists = [Names::new(), Names::new()];
     for (field, control) in controls::controls(&fields).into_iter().flatten() {
         match control {
             Control::Requests {
@@ -47,7 +45,7 @@ pub async fn show<P: Ports>(visit: &Visit<'_, P>) -> Result<Response<P::Body>, F
             }
         }
     }
-    let [deny, allow] = lists.map(|list| Value::Array(list.into_iter().map(Value::from).collect()));
+    let [deny, allow] = lists.map(|list| json!(list.into_vec()));
     let refused = Value::Array(top_refused(visit).await?);
     let report =
         json!({ "overrides": overrides, "deny": deny, "allow": allow, "refused": refused });
@@ -93,7 +91,7 @@ pub async fn change<P: Ports>(
         }
     }
     let set = change.set.iter().map(|(field, _)| field);
-    let all = set_of(set.chain(&change.remove).cloned());
+    let all: Names = set.chain(&change.remove).cloned().collect();
     if all.len() < change.set.len() + change.remove.len() {
         return Err(bad(
             "one of them is named twice; each goes to one list or away",

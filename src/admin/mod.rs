@@ -112,7 +112,7 @@ pub async fn answer<P: Ports>(
         return Err(Failure::Unauthorized);
     }
     let (method, allow) = (request.method.as_str(), call.allow());
-    if !allow.split(", ").any(|allowed| allowed == method) {
+    if !allow.split(',').any(|allowed| allowed.trim() == method) {
         return Err(Failure::MethodNotAllowed { allow });
     }
     let body = match method {

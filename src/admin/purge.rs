@@ -1,13 +1,11 @@
 //! `POST /-/purge`: what is purged is never served again once it answers.
 
-use std::collections::BTreeSet;
-
 use super::{answer_json, bad, object};
 use crate::cache::purge::Purge;
 use crate::failure::Failure;
 use crate::http::Response;
 use crate::json::{Value, json};
-use crate::names::set_of;
+use crate::names::Names;
 use crate::policy::OWN_KEYS;
 use crate::policy::percent::{decode, encode_component};
 use crate::ports::Ports;
@@ -63,16 +61,15 @@ fn parse(body: &[u8]) -> Result<Purge, Failure> {
     Ok(purge)
 }
 
-fn names(member: &str, value: &Value<'_>) -> Result<BTreeSet<String>, Failure> {
+fn names(member: &str, value: &Value<'_>) -> Result<Names, Failure> {
     value
         .as_array()
         .and_then(|items| {
             items
                 .iter()
                 .map(|item| item.as_str().map(str::to_owned))
-                .collect::<Option<Vec<_>>>()
+                .collect::<Option<Names>>()
         })
-        .map(set_of)
         .filter(|names| {
             names.iter().all(|name| {
                 !name.is_empty()

@@ -3,17 +3,18 @@
 //! A fill that began before the purge remembers the older generation, so what
 //! it stores later is never served.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::cache::lookup::{Lookup, Lookups, Seen, generation_key, key_generation_key, meta_key};
 use crate::cache::{GENERATION_TTL_S, generation};
+use crate::names::Names;
 use crate::redis::{Batch, Command};
 
 /// What to purge; sets, so that nothing is purged twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Purge {
-    pub keys: BTreeSet<String>,
-    pub tags: BTreeSet<String>,
+    pub keys: Names,
+    pub tags: Names,
 }
 
 impl Purge {
@@ -40,7 +41,7 @@ impl Purge {
             .iter()
             .map(|tag| renew(generation_key(tag)))
             .collect();
-        for key in &self.keys {
+        for key in self.keys.iter() {
             commands.push(renew(key_generation_key(key)));
             commands.push(Command::new("DEL").arg(key.as_str()).arg(meta_key(key)));
         }

@@ -2,7 +2,7 @@
 
 use super::{KEY, MAX_CONTROLS, TTL_MS, hgetall, record};
 use crate::failure::Failure;
-use crate::names::set_of;
+use crate::names::Names;
 use crate::ports::{Clock, Ports, Redis, Store};
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
@@ -23,7 +23,7 @@ impl Change {
             let now = read(visit).await?;
             let fields = now.as_list().unwrap_or_default().iter().step_by(2);
             let fields = fields.filter_map(Reply::as_str).map(str::to_owned);
-            let fields = set_of(fields);
+            let fields: Names = fields.collect();
             let is_there = |field: &str| fields.contains(field);
             let names = self.set.iter().map(|(field, _)| field.as_str());
             let names = names.filter(is_counted).filter(|field| !is_there(field));

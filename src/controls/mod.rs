@@ -26,7 +26,6 @@
 mod change;
 mod record;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::admission::Limited;
@@ -35,6 +34,7 @@ use crate::gateway::Gateway;
 use crate::limit::{self, Charge};
 use crate::policy::{Limit, Per, Subject, network};
 use crate::ports::{Ports, Store};
+use crate::recent::Places;
 use crate::redis::{Command, Reply};
 
 pub use change::{Change, read};
@@ -138,7 +138,7 @@ impl Standing {
 #[derive(Debug, Default)]
 pub struct Copied {
     /// By field, and networks by their first bits; the requests, or the list.
-    values: BTreeMap<String, usize>,
+    values: Places,
     /// Lengths of the networks that are listed.
     prefixes: Vec<u8>,
     has_overrides: bool,
@@ -173,7 +173,7 @@ impl Copied {
                     _ => (field.to_owned(), list as usize),
                 },
             };
-            copy.values.insert(key, value);
+            copy.values.insert(key.into(), value);
         }
         Some(copy)
     }
@@ -216,9 +216,9 @@ impl Copied {
             return None;
         }
         let mut field = override_field(limit, route, Some(id));
-        let of_id = self.values.get(&field);
+        let of_id = self.values.get(field.as_str());
         field.truncate(field.len() - id.len() - 1);
-        let requests = of_id.or_else(|| self.values.get(&field))?;
+        let requests = of_id.or_else(|| self.values.get(field.as_str()))?;
         // The policy may have changed since: a request must still be possible.
         Some(
             u32::try_from(*requests)

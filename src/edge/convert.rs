@@ -8,7 +8,8 @@ use crate::http::{Body, Headers, Request, Response};
 /// A request as the core sees it, and the scheme and host it was sent to.
 pub fn from_js(request: &web_sys::Request) -> (Request, String) {
     let url = request.url();
-    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    // The platform's URLs are absolute: `https://…`.
+    let after_scheme = url.find(':').map_or(0, |at| at + 3);
     let authority_end = url
         .get(after_scheme..)
         .and_then(|rest| rest.find(['/', '?', '#']))

@@ -1,13 +1,13 @@
 //! Reading a tree by the grammar's shapes: tables with known fields, text, whole
 //! numbers, durations, sizes, choices. What does not fit is a fault and `None`.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::bounds::{MAX_NAME_BYTES, MAX_REQUESTS};
 use super::error::{Faults, nearest};
 use super::measure::{duration_ms, show_bytes, show_ms, size_bytes};
 use super::node::{Entry, Node, Value};
+use crate::json::unescaped;
 
 /// A value in its place.
 #[derive(Debug, Clone)]
@@ -79,14 +79,21 @@ impl<'n> Field<'n> {
 
     /// Its name as people call it: `ttl`, or `limit[0]` in a list.
     pub fn label(&self) -> String {
+        match self.name_of() {
+            name if name.is_empty() => "the policy".to_owned(),
+            name => format!("`{name}`"),
+        }
+    }
+
+    /// The same without quotes; empty at the root.
+    pub fn name_of(&self) -> String {
         let mut parts = self.pointer.rsplit('/');
         let last = parts.next().unwrap_or_default();
         match parts.next() {
             Some(list) if !list.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) => {
-                format!("`{list}[{last}]`")
+                format!("{list}[{last}]")
             }
-            _ if last.is_empty() => "the policy".to_owned(),
-            _ => format!("`{}`", last.replace("~1", "/").replace("~0", "~")),
+            _ => unescaped(last),
         }
     }
 
@@ -105,11 +112,12 @@ impl<'n> Field<'n> {
             self.wrong_type(faults, "a table", help);
             return None;
         };
-        let mut seen = BTreeSet::new();
         let mut members = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for (index, entry) in entries.iter().enumerate() {
+            // A table has few members.
+            let mut before = entries.iter().take(index);
             let member = self.member(entry);
-            if seen.insert(&entry.name) {
+            if before.all(|other| other.name != entry.name) {
                 members.push((entry.name.as_str(), member));
             } else {
                 let message = format!("{} is given twice", member.label());
@@ -372,16 +380,40 @@ pub fn is_name(text: &str) -> bool {
 
 /// RFC 6901 section 3.
 pub fn below(pointer: &str, name: &str) -> String {
-    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+    let mut pointer = format!("{pointer}/");
+    for character in name.chars() {
+        match character {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            _ => pointer.push(character),
+        }
+    }
+    pointer
 }
 
 /// Something of the policy in a message, not longer than a line.
 pub fn quote(text: &str) -> String {
-    let mut short: String = text.chars().take(64).collect();
-    if short.len() < text.len() {
-        short.push('…');
+    let mut rest = text.chars();
+    let mut quoted = String::from("`");
+    for character in rest.by_ref().take(64) {
+        match character {
+            // What makes text look otherwise than it is.
+            '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => {
+                quoted.extend(character.escape_unicode());
+            }
+            '\'' | '"' | '\\' => quoted.extend(['\\', character]),
+            _ if character.is_control() => quoted.extend(character.escape_default()),
+            _ => quoted.push(character),
+        }
     }
-    format!("`{}`", short.escape_debug())
+    if rest.next().is_some() {
+        quoted.push('…');
+    }
+    quoted.push('`');
+    quoted
 }
 
 /// "`a`, `b` and `c`".

@@ -16,7 +16,8 @@ pub fn read(text: &str, faults: &mut Faults) -> Option<Node> {
     if let Err(error) = serde_json::from_slice::<IgnoredAny>(text.as_bytes()) {
         let at = offset(text, error.line(), error.column());
         let said = error.to_string();
-        let said = said.split(" at line ").next().unwrap_or_default();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let said = said.strip_suffix(&place).unwrap_or(&said);
         faults.add("", Some(at), format!("no JSON: {said}"), HELP);
         return None;
     }

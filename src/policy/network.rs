@@ -83,7 +83,9 @@ fn looks_like_address(text: &str, has_length: bool) -> bool {
         0 => text.bytes().all(digits) && (dots == 3 || (has_length && dots > 0)),
         _ => {
             text.bytes().all(hex)
-                && (text.contains("::") || colons == 7 || (has_length && colons > 1))
+                && (text.as_bytes().windows(2).any(|pair| pair == b"::")
+                    || colons == 7
+                    || (has_length && colons > 1))
         }
     }
 }

@@ -316,7 +316,9 @@ impl Link {
                 Failure::outage(RedisErrorKind::TooLarge, "the answer is too large")
             }
             TransportError::Failed(reason) => {
-                let detail = if reason.contains(&self.endpoint.token) {
+                let token = self.endpoint.token.as_bytes();
+                let mut parts = reason.as_bytes().windows(token.len().max(1));
+                let detail = if parts.any(|part| part == token) {
                     "the connection failed"
                 } else {
                     codec::cut(&reason, MAX_DETAIL_BYTES)

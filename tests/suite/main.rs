@@ -40,6 +40,7 @@ mod limit_flow;
 mod limit_lease;
 mod limit_peer;
 mod limit_shards;
+mod names;
 mod penalty;
 mod policy;
 mod purge;

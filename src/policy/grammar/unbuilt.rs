@@ -51,7 +51,7 @@ pub fn variable(field: &Field<'_>, faults: &mut Faults) -> bool {
     if is_variable {
         not_built(
             field,
-            &format!("{} = {}", field.label().replace('`', ""), quote(text)),
+            &format!("{} = {}", field.name_of(), quote(text)),
             faults,
         );
     }
