@@ -346,9 +346,15 @@ impl Asked {
                 held = self.placed(rules, held, to_ms);
             }
         }
-        // A refusal is safe wherever it ran; only its label must be true, or the time that
-        // it names would be wrong.
-        if is_broken || is_label_false || (is_epoch_wrong && all_fit) {
+        // A refusal is safe wherever it ran, but the time that it names is right only if it
+        // left in the epoch that it was charged to.
+        let left_ms = memory.label(self.shard, self.sent_ms);
+        let has_left_there = |held: &Held| {
+            let rule = rules.get(held.index);
+            rule.is_some_and(|rule| rule.window.is_same_epoch(held.spot, left_ms))
+        };
+        let is_time_wrong = is_epoch_wrong && (all_fit || !held.iter().all(has_left_there));
+        if is_broken || is_label_false || is_time_wrong {
             self.forget(memory, rules);
             return match is_broken {
                 true => Judged::Broken(held),

@@ -74,7 +74,8 @@
 //!   comes even later, from an isolate that was held up, is not seen: too much is counted.
 //! - `OVERFLOW FAIL` on charges: a counter at its end refuses, and only what was added is
 //!   given back.
-//! - A refusal may stand though its charge ran across a boundary: refusing is always safe.
+//! - A refusal whose charge ran across a boundary stands if it left before it. Else a wrong
+//!   clock charged the epoch that is over, and it is made anew: the time named would be wrong.
 //! - When a narrow limit will probably refuse, by this isolate's own count, it is charged
 //!   before the wider ones: a flood's charges under way then stay out of those.
 //! - A limit that others share is refused without a trip only for what is older than any
