@@ -153,6 +153,22 @@ function send(base, path, { method = "GET", headers = {}, body, ip, signal, agen
   });
 }
 
+/** A body as it comes: `take` is so many characters, however they are cut on the way, or what is left. */
+export function textOf(response) {
+  const chunks = response.setEncoding("utf8")[Symbol.asyncIterator]();
+  return {
+    async take(length) {
+      let text = "";
+      while (text.length < length) {
+        const { value, done } = await chunks.next();
+        if (done) break;
+        text += value;
+      }
+      return text;
+    },
+  };
+}
+
 /** Sends a request and resets the connection once it is under way. */
 export async function resetAfterSending(base, path, headers = {}) {
   const { hostname, port } = new URL(base);

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { startRedisServer } from "../../dev/redis/server.mjs";
 import { json, list, startBed, until, WINDOW } from "./bed.mjs";
 
-const DEADLINE = { timeout: 280_000 };
+const DEADLINE = { timeout: 600_000 };
 const limit = [{ name: "l", requests: 5, window: WINDOW.text, by: "ip" }];
 const POLICY = {
   defaults: { timeout: { redis: "1s", origin: "1m" } },
