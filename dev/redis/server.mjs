@@ -15,7 +15,7 @@ import { RedisLink } from "./link.mjs";
 
 /** A busy machine may hold it up for long; what cannot start ends by itself. */
 const START_DEADLINE_MS = 120_000;
-const STOP_DEADLINE_MS = 3_000;
+const STOP_DEADLINE_MS = 10_000;
 const POLL_MS = 10;
 /** Another process may take the free port between our asking for it and Redis' binding it. */
 const MAX_ATTEMPTS = 5;
