@@ -138,7 +138,7 @@ function send(base, path, { method = "GET", headers = {}, body, ip, signal, agen
   const length = body === undefined ? {} : { "content-length": Buffer.byteLength(body) };
   const sent = { ...length, ...(ip ? { "cf-connecting-ip": ip } : {}), ...headers };
   return new Promise((resolve, reject) => {
-    let openedMs = Infinity;
+    const begunMs = performance.now();
     const request = http.request({ hostname, port, path, method, headers: sent, agent, signal }, (response) => {
       const chunks = [];
       response.on("data", (chunk) => chunks.push(chunk));
@@ -155,10 +155,9 @@ function send(base, path, { method = "GET", headers = {}, body, ip, signal, agen
         });
       });
     });
-    request.once("socket", () => (openedMs = performance.now()));
     request.on("error", (error) => {
       const { reusedSocket } = request;
-      reject(Object.assign(error, { reusedSocket, waitedMs: performance.now() - openedMs }));
+      reject(Object.assign(error, { reusedSocket, waitedMs: performance.now() - begunMs }));
     });
     request.end(body);
   });
