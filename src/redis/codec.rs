@@ -92,9 +92,8 @@ pub fn encode(batch: &Batch) -> Option<String> {
 
 /// Reads the answer to `commands` commands.
 pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
-    // Each item of a list and each member of a table comes after one of these.
-    let values = body.iter().filter(|byte| b"[{,".contains(byte)).count();
-    if values > MAX_VALUES {
+    // Each value takes a byte at least, so that the answer of most trips need not be looked through.
+    if body.len() > MAX_VALUES && most_values(body) > MAX_VALUES {
         return Err(DecodeError::Shape);
     }
     let answer = Value::read(body).map_err(|error| match error {
@@ -111,6 +110,12 @@ pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
         answer => only_error(answer).map(Decoded::Refused),
     };
     decoded.ok_or(DecodeError::Shape)
+}
+
+/// Each item of a list and each member of a table comes after one of these.
+fn most_values(body: &[u8]) -> usize {
+    let is_before = |byte: &&u8| matches!(byte, b'[' | b'{' | b',');
+    body.iter().filter(is_before).count()
 }
 
 /// One item of the list: `{"result": …}` or `{"error": "…"}`.
