@@ -16,21 +16,14 @@ export function fieldsText(headers) {
   return text;
 }
 
-/** The same fields for a request or an answer: the platform reads a record soonest, but that has each name once. */
-function fields(text) {
+/** The same fields for a request or an answer: the platform reads a record soonest, but no name can come twice in it. */
+function fields(text, isList) {
   const lines = text.split("\n");
-  const record = { __proto__: null };
+  const headers = isList ? new Headers() : {};
   for (let at = 2; at < lines.length; at += 2) {
-    const name = lines[at - 1];
-    if (name in record) return list(lines);
-    record[name] = lines[at];
+    if (isList) headers.append(lines[at - 1], lines[at]);
+    else headers[lines[at - 1]] = lines[at];
   }
-  return record;
-}
-
-function list(lines) {
-  const headers = new Headers();
-  for (let at = 2; at < lines.length; at += 2) headers.append(lines[at - 1], lines[at]);
   return headers;
 }
 
@@ -42,8 +35,8 @@ export function open(context) {
   return turn;
 }
 
-export function respond(status, text, body, webSocket) {
-  return new Response(body, { status, headers: fields(text), webSocket });
+export function respond(status, text, isList, body, webSocket) {
+  return new Response(body, { status, headers: fields(text, isList), webSocket });
 }
 
 let land;
@@ -61,7 +54,7 @@ export function sleep(id, ms) {
 /** Lands with status 0 when it fails and without bytes when there are more than `most`. Returns what ends it. */
 export function post(id, url, text, body, most) {
   const controller = new AbortController();
-  exchange(land, id, url, { method: "POST", headers: fields(text), body, redirect: "manual", signal: controller.signal }, most);
+  exchange(land, id, url, { method: "POST", headers: fields(text, false), body, redirect: "manual", signal: controller.signal }, most);
   return controller;
 }
 

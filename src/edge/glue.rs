@@ -25,6 +25,7 @@ extern "C" {
     fn respond_text(
         status: u16,
         text: &str,
+        is_list: bool,
         body: &JsValue,
         socket: &JsValue,
     ) -> Result<Response, JsValue>;
@@ -96,6 +97,15 @@ fn text<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>) -> Option<String> 
     Some(text)
 }
 
+/// Whether a JavaScript object can have each name as a property.
+fn is_record(headers: &Headers) -> bool {
+    let mut names = headers.iter().map(|(name, _)| name).enumerate();
+    names.all(|(at, name)| {
+        let mut before = headers.iter().take(at);
+        name != "__proto__" && before.all(|(other, _)| other != name)
+    })
+}
+
 /// An error when the platform refuses the status or a field.
 pub fn respond(
     status: u16,
@@ -104,7 +114,7 @@ pub fn respond(
     socket: &JsValue,
 ) -> Result<Response, JsValue> {
     let text = text(headers.iter()).ok_or(JsValue::UNDEFINED)?;
-    respond_text(status, &text, body, socket)
+    respond_text(status, &text, !is_record(headers), body, socket)
 }
 
 /// What came of a `post`; of a `sleep` it says nothing.

@@ -6,11 +6,9 @@
 //! is bounded in depth and in number of values, and nothing but a whole, well-formed
 //! answer with one reply per command becomes replies.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::error::Category;
 
-use super::{Batch, Reply, Word};
+use super::{Batch, Reply, Word, base64};
 use crate::json::{Value, write_text};
 
 /// Upstash takes requests of at most 10 MB on its smallest plans.
@@ -162,7 +160,7 @@ fn reply(json: &Value<'_>, depth: u32) -> Option<Reply> {
         Value::Bool(_) => None,
         Value::Number(number) => number.as_i64().map(Reply::Int),
         Value::String(text) if text == "OK" => Some(Reply::Bytes(b"OK".to_vec())),
-        Value::String(text) => STANDARD.decode(text.as_bytes()).ok().map(Reply::Bytes),
+        Value::String(text) => base64::decode(text.as_bytes()).map(Reply::Bytes),
         Value::Array(items) => {
             let depth = depth.checked_sub(1)?;
             let replies = items.iter().map(|item| reply(item, depth));
