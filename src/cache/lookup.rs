@@ -3,6 +3,7 @@
 //! Any number of entries are read by one MGET: each brings its body, its meta
 //! record and the generation of each tag; shared tags are asked once. A missing
 //! generation matches nothing, so eviction, expiry and flush only ever mean a miss.
+//! Of an entry that the isolate has itself the generations alone may be read.
 
 use std::rc::Rc;
 
@@ -46,26 +47,47 @@ pub fn key_generation_key(key: &str) -> String {
     format!("gen:key:{key}")
 }
 
+/// What is read of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    Whole,
+    /// And when its key expires, which tells its value from the next one.
+    WholeAndExpiry,
+    /// Generations and expiry.
+    Changes,
+}
+
 /// Entries that are read together: at most 64 parts, so a list is searched faster
 /// than a map is built.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Lookups {
     lookups: Vec<Lookup>,
+    asks: Vec<Ask>,
     keys: Vec<String>,
 }
 
 impl Lookups {
+    /// Reads all of them whole.
     pub fn new(lookups: Vec<Lookup>) -> Self {
-        let mut keys: Vec<String> = Vec::new();
-        for lookup in &lookups {
-            let own = [lookup.key.clone(), lookup.meta_key()];
-            for key in own.into_iter().chain(lookup.generation_keys()) {
-                if !keys.contains(&key) {
-                    keys.push(key);
-                }
+        let mut all = Self::default();
+        for lookup in lookups {
+            all.push(lookup, Ask::Whole);
+        }
+        all
+    }
+
+    pub fn push(&mut self, lookup: Lookup, ask: Ask) {
+        let own = match ask {
+            Ask::Changes => None,
+            _ => Some([lookup.key.clone(), lookup.meta_key()]),
+        };
+        for key in own.into_iter().flatten().chain(lookup.generation_keys()) {
+            if !self.keys.contains(&key) {
+                self.keys.push(key);
             }
         }
-        Self { lookups, keys }
+        self.lookups.push(lookup);
+        self.asks.push(ask);
     }
 
     pub fn len(&self) -> usize {
@@ -76,10 +98,33 @@ impl Lookups {
         self.lookups.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Lookup> {
-        self.lookups.iter()
+    /// All commands of a reading. Expiries come first: of a value that is replaced in
+    /// between, the old one is remembered, and found to be over the next time.
+    pub fn commands(&self) -> Vec<Command> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let expiry = |(lookup, _): (&Lookup, _)| Command::new("PEXPIRETIME").arg(&*lookup.key);
+        let expiries = self.lookups.iter().zip(&self.asks);
+        let expiries = expiries.filter(|(_, ask)| **ask != Ask::Whole).map(expiry);
+        expiries.chain([self.command()]).collect()
     }
 
+    /// What these commands brought: the same as `judge` says, each with its expiry.
+    pub fn judge_all(&self, replies: &[Reply], now_ms: u64) -> Option<Vec<(Seen, Option<i64>)>> {
+        let (values, expiries) = replies.split_last()?;
+        let seen = self.judge(values, now_ms)?;
+        let mut expiries = expiries.iter();
+        let mut expiry = |ask: &Ask| match ask {
+            Ask::Whole => None,
+            // Without an expiry one value is like the next.
+            _ => (expiries.next().and_then(Reply::as_int)).filter(|expiry| *expiry > 0),
+        };
+        let expiries: Vec<_> = self.asks.iter().map(&mut expiry).collect();
+        Some(seen.into_iter().zip(expiries).collect())
+    }
+
+    /// The MGET alone.
     pub fn command(&self) -> Command {
         Command::new("MGET").args(self.keys.iter().map(String::as_str))
     }
@@ -132,6 +177,8 @@ pub enum Found {
 pub struct Seen {
     pub found: Found,
     pub generations: Vec<Option<String>>,
+    /// It is what this isolate has, not what Redis sent.
+    pub is_local: bool,
 }
 
 fn judge(
@@ -160,11 +207,15 @@ fn judge(
         }
         (Some(body), _) => foreign(body, now_ms),
     };
-    Seen { found, generations }
+    Seen {
+        found,
+        generations,
+        is_local: false,
+    }
 }
 
 /// Whether every generation of an entry is there and unchanged.
-fn current(stored: &[String], now: &[Option<String>]) -> bool {
+pub(super) fn current(stored: &[String], now: &[Option<String>]) -> bool {
     stored.len() == now.len()
         && stored
             .iter()

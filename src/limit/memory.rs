@@ -266,6 +266,18 @@ impl Memory {
         Some(spot)
     }
 
+    /// Whether `spend` would take one.
+    pub(super) fn can_spend(&self, rule: &Rule<'_>, now_ms: u64) -> bool {
+        let label_ms = self.label(rule.shard, now_ms);
+        let epoch = rule.window.spot(label_ms).epoch;
+        let entry = self.entries.get(&rule.base);
+        let lease = entry
+            .filter(|entry| entry.epoch == epoch)
+            .and_then(|entry| entry.lease);
+        !self.is_clock_unsure(rule.shard, now_ms)
+            && lease.is_some_and(|mut lease| lease.spend(rule, label_ms).is_some())
+    }
+
     /// Another limit refused the request that had taken it.
     pub(super) fn unspend(&mut self, rule: &Rule<'_>) {
         if let Some(lease) =
