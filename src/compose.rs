@@ -220,6 +220,7 @@ fn overall(got: &[Got]) -> CacheStatus {
                 is_local = false;
                 shortest_s = shortest_s.min(*ttl_s);
             }
+            CacheStatus::LastResort { .. } => longest_past_s = longest_past_s.max(Some(1)),
             CacheStatus::Stale { past_s } => {
                 longest_past_s = longest_past_s.max(Some(*past_s));
             }

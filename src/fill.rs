@@ -89,15 +89,10 @@ pub async fn without_redis<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> F
     if !matches!(filled, Filled::Failed(_)) {
         return filled;
     }
-    let now_ms = visit.now_ms();
-    let kept = reading::last_resort(visit, wanted, now_ms);
-    kept.map_or(filled, |entry| {
-        let status = match entry.is_fresh(now_ms) {
-            true => CacheStatus::hit(entry.fresh_until_ms, true, now_ms),
-            false => CacheStatus::stale(entry.fresh_until_ms, now_ms),
-        };
-        Filled::Entry(entry, status)
-    })
+    match reading::last_resort(visit, wanted) {
+        Some((entry, status)) => Filled::Entry(entry, status),
+        None => filled,
+    }
 }
 
 /// Fetches a stale entry anew, unless somebody else does.

@@ -17,6 +17,8 @@ pub enum CacheStatus {
     Hit { ttl_s: u64 },
     /// The same from this isolate.
     LocalHit { ttl_s: u64 },
+    /// From this isolate, for neither Redis nor the origin answered.
+    LastResort { ttl_s: i64 },
     /// From Redis, `past_s` seconds after its freshness ended.
     Stale { past_s: u64 },
     /// Fetched for this request.
@@ -51,7 +53,11 @@ impl CacheStatus {
     /// Whether the next request finds this answer in the cache.
     pub fn is_kept(&self) -> bool {
         match self {
-            Self::Hit { .. } | Self::LocalHit { .. } | Self::Stale { .. } | Self::Collapsed => true,
+            Self::Hit { .. }
+            | Self::LocalHit { .. }
+            | Self::LastResort { .. }
+            | Self::Stale { .. }
+            | Self::Collapsed => true,
             Self::Miss { stored, .. } => *stored,
             Self::Bypass { .. } => false,
         }
@@ -61,6 +67,7 @@ impl CacheStatus {
         match self {
             Self::Hit { ttl_s } => format!("hit; ttl={ttl_s}; detail=l2"),
             Self::LocalHit { ttl_s } => format!("hit; ttl={ttl_s}; detail=l1"),
+            Self::LastResort { ttl_s } => format!("hit; ttl={ttl_s}; detail=last-resort"),
             Self::Stale { past_s } => format!("hit; ttl=-{past_s}; detail=stale"),
             Self::Miss { stored: true, .. } => "fwd=miss; stored".to_owned(),
             Self::Miss {

@@ -9,6 +9,7 @@ use crate::cache::l1::Moment;
 use crate::cache::lookup::Ask;
 use crate::cache::{Entry, Lookups, Seen};
 use crate::fill::Wanted;
+use crate::headers::CacheStatus;
 use crate::ports::{Clock, Ports};
 use crate::redis::{Batch, Command, RedisError, Reply};
 use crate::visit::Visit;
@@ -155,19 +156,16 @@ fn trusted<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> Option<Seen> {
 }
 
 /// What is served when neither Redis nor the origin answers.
-pub fn last_resort<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, now_ms: u64) -> Option<Entry> {
-    if l1_ms(visit, wanted) == 0
-        || visit
-            .gateway
-            .unpurged
-            .borrow()
-            .hides(&wanted.lookup, now_ms)
-    {
+pub fn last_resort<P: Ports>(
+    visit: &Visit<'_, P>,
+    wanted: &Wanted,
+) -> Option<(Entry, CacheStatus)> {
+    let (lookup, now_ms) = (&wanted.lookup, visit.now_ms());
+    if visit.gateway.unpurged.borrow().hides(lookup, now_ms) {
         return None;
     }
-    visit
-        .gateway
-        .l1
-        .borrow()
-        .last_resort(&wanted.lookup, now_ms)
+    let entry = visit.gateway.l1.borrow().last_resort(lookup, now_ms)?;
+    let left_ms = entry.fresh_until_ms.cast_signed() - now_ms.cast_signed();
+    let ttl_s = left_ms.div_euclid(1000);
+    Some((entry, CacheStatus::LastResort { ttl_s }))
 }
