@@ -24,15 +24,15 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// What must be read. A trip that is made anyway reads all of them, else those that
-    /// this isolate may not serve by itself.
-    pub fn plan<P: Ports>(visit: &Visit<'_, P>, wanted: &[&Wanted], is_free: bool) -> Self {
+    /// What must be read: what this isolate may not serve by itself, which is `trust`
+    /// halves of the time for which the policy lets it.
+    pub fn plan<P: Ports>(visit: &Visit<'_, P>, wanted: &[&Wanted], trust: u64) -> Self {
         let mut reading = Self::default();
         let l1 = visit.gateway.l1.borrow();
         let now_ms = visit.now_ms();
         for (place, wanted) in wanted.iter().enumerate() {
             let l1_ms = l1_ms(visit, wanted);
-            if is_free && l1.is_trusted(&wanted.lookup, l1_ms, now_ms) {
+            if l1.is_trusted(&wanted.lookup, l1_ms * trust / 2, now_ms) {
                 continue;
             }
             let ask = match l1_ms {

@@ -146,13 +146,22 @@ pub(super) fn plan(
             rest: None,
         };
         let count = rule.window.count(spot, &known) + entry.in_flight;
-        let unspent = entry.lease.take().and_then(Lease::unspent);
+        // While it is renewed others spend the rest.
+        let ended = match entry.is_renewal_due(rule, spot.at_ms) {
+            true => None,
+            false => entry.lease.take(),
+        };
+        let rest = entry.rest.take();
+        let unspent = ended.and_then(Lease::unspent).or(rest);
         let units = match rule.limit.lease && entry.in_flight == 0 && returned.is_empty() {
             true => {
                 let room = rule.capacity().saturating_sub(count);
                 entry.demand.grant(rule, room, now_ms)
             }
-            false => rule.cost,
+            false => {
+                entry.demand.crowded(rule.cost);
+                rule.cost
+            }
         };
         entry.in_flight += u64::from(units);
         let charge = AskedCharge {

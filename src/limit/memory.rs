@@ -11,6 +11,7 @@ use super::charging::Held;
 use super::counts::Sums;
 use super::lease::{Demand, Lease};
 use super::local::Local;
+use super::meter::Unspent;
 use super::redis_clock::RedisClock;
 use super::rule::Rule;
 use super::window::{Known, Spot};
@@ -63,6 +64,8 @@ pub(super) struct Entry {
     pub previous: Option<Rc<Sums>>,
     /// Permits that are charged and not spent.
     pub lease: Option<Lease>,
+    /// Of the lease before: goes back with the next charge.
+    pub rest: Option<Unspent>,
     pub demand: Demand,
     refusal: Option<Refusal>,
 }
@@ -261,7 +264,8 @@ impl Memory {
         let label_ms = self.label(rule.shard, now_ms);
         let epoch = rule.window.spot(label_ms).epoch;
         let entry = self.entry_of(rule, epoch)?;
-        let spot = entry.lease.as_mut()?.spend(rule, label_ms)?;
+        let (lease, spot) = entry.spend(rule, label_ms)?;
+        entry.lease = Some(lease);
         entry.demand.spent(rule.cost);
         Some(spot)
     }
@@ -271,11 +275,9 @@ impl Memory {
         let label_ms = self.label(rule.shard, now_ms);
         let epoch = rule.window.spot(label_ms).epoch;
         let entry = self.entries.get(&rule.base);
-        let lease = entry
-            .filter(|entry| entry.epoch == epoch)
-            .and_then(|entry| entry.lease);
         !self.is_clock_unsure(rule.shard, now_ms)
-            && lease.is_some_and(|mut lease| lease.spend(rule, label_ms).is_some())
+            && (entry.filter(|entry| entry.epoch == epoch))
+                .is_some_and(|entry| entry.spend(rule, label_ms).is_some())
     }
 
     /// Another limit refused the request that had taken it.
@@ -293,6 +295,7 @@ impl Memory {
         if left > 0
             && let Some(entry) = self.entry_of(rule, held.stands.epoch)
         {
+            entry.rest = entry.lease.and_then(Lease::unspent).or(entry.rest);
             entry.lease = Some(Lease::new(held.stands, left));
         }
     }
@@ -336,6 +339,23 @@ impl Memory {
 impl Entry {
     /// Charged by this isolate and not spent: nobody's yet.
     pub fn unspent(&self) -> u64 {
-        self.lease.map_or(0, |lease| u64::from(lease.left))
+        let lease = self.lease.map_or(0, |lease| u64::from(lease.left));
+        lease + self.rest.map_or(0, |(_, units)| u64::from(units))
+    }
+
+    /// The next grant should be under way, and is not.
+    pub fn is_renewal_due(&self, rule: &Rule<'_>, label_ms: u64) -> bool {
+        let wants_more = |lease| self.demand.wants_more(lease, rule, label_ms);
+        self.in_flight == 0 && self.lease.is_some_and(wants_more)
+    }
+
+    /// The lease without this request's permit, and where that counts. One request renews it
+    /// before it ends.
+    fn spend(&self, rule: &Rule<'_>, label_ms: u64) -> Option<(Lease, Spot)> {
+        let mut lease = self.lease?;
+        match self.is_renewal_due(rule, label_ms) {
+            true => None,
+            false => lease.spend(rule, label_ms).map(|spot| (lease, spot)),
+        }
     }
 }
