@@ -32,14 +32,9 @@ impl Reading {
         let now_ms = visit.now_ms();
         for (place, wanted) in wanted.iter().enumerate() {
             let l1_ms = l1_ms(visit, wanted);
-            if l1.is_trusted(&wanted.lookup, l1_ms * trust / 2, now_ms) {
-                continue;
+            if !l1.is_trusted(&wanted.lookup, l1_ms * trust / 2, now_ms) {
+                reading.push(place, wanted, l1.ask(&wanted.lookup, now_ms));
             }
-            let ask = match l1_ms {
-                0 => Ask::Whole,
-                _ => l1.ask(&wanted.lookup, now_ms),
-            };
-            reading.push(place, wanted, ask);
         }
         reading
     }
@@ -56,35 +51,39 @@ impl Reading {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lookups.is_empty()
+        self.places.is_empty()
     }
 
-    /// Puts what came back into its place; where there was a change, into none.
+    fn ask(&self, place: usize) -> Option<Ask> {
+        let asked = self.places.iter().find(|(asked, _)| *asked == place);
+        asked.map(|(_, ask)| *ask)
+    }
+
+    /// Puts what came back into its place; where there was a change, nothing.
     fn judge<P: Ports>(
         &self,
         visit: &Visit<'_, P>,
         wanted: &[&Wanted],
         replies: &[Reply],
-        seen: &mut [Option<Seen>],
+        all: &mut [Option<Seen>],
     ) {
         let now_ms = visit.now_ms();
-        let Some(brought) = self.lookups.judge_all(replies, now_ms) else {
-            return;
-        };
         let mut l1 = visit.gateway.l1.borrow_mut();
-        for ((place, ask), (brought, expiry)) in self.places.iter().zip(brought) {
-            let (Some(wanted), Some(seen)) = (wanted.get(*place), seen.get_mut(*place)) else {
+        let brought = self.lookups.judge_all(replies, now_ms);
+        for ((place, ask), seen) in self.places.iter().zip(brought.into_iter().flatten()) {
+            let (Some(wanted), Some(into)) = (wanted.get(*place), all.get_mut(*place)) else {
                 continue;
             };
             let lookup = &wanted.lookup;
-            if *ask == Ask::Changes {
-                *seen = l1.validated(lookup, &brought, expiry, self.left, now_ms);
-                continue;
-            }
-            if l1_ms(visit, wanted) > 0 {
-                l1.learn(lookup, &brought, expiry, self.left);
-            }
-            *seen = Some(brought);
+            *into = match ask {
+                Ask::Changes => l1.validated(lookup, seen, self.left, now_ms),
+                _ => {
+                    if l1_ms(visit, wanted) > 0 {
+                        l1.learn(lookup, &seen, self.left);
+                    }
+                    Some(seen)
+                }
+            };
         }
     }
 }
@@ -103,51 +102,36 @@ pub async fn finish<P: Ports>(
     reading: &Reading,
     found: Option<Result<Vec<Reply>, RedisError>>,
 ) -> Vec<Option<Seen>> {
-    let mut seen: Vec<Option<Seen>> = vec![None; wanted.len()];
+    let mut all: Vec<Option<Seen>> = vec![None; wanted.len()];
     let replies = found.and_then(Result::ok);
-    let is_answered = replies.is_some();
-    if let Some(replies) = replies {
-        reading.judge(visit, wanted, &replies, &mut seen);
+    if let Some(replies) = &replies {
+        reading.judge(visit, wanted, replies, &mut all);
     }
     let mut again = Reading::default();
-    for (place, (wanted, seen)) in wanted.iter().zip(&mut seen).enumerate() {
-        if seen.is_some() {
-            continue;
-        }
-        let asked = reading.places.iter().find(|(asked, _)| *asked == place);
-        // What has changed is not to be trusted either.
-        if !is_answered || asked.is_none() {
+    for (place, (wanted, seen)) in wanted.iter().zip(&mut all).enumerate() {
+        let ask = reading.ask(place);
+        let is_changed = replies.is_some() && ask == Some(Ask::Changes);
+        if seen.is_none() && (ask.is_none() || replies.is_none()) {
             *seen = trusted(visit, wanted);
         }
-        let is_open = match asked {
-            Some((_, ask)) => is_answered && *ask == Ask::Changes,
-            None => seen.is_none(),
-        };
-        if is_open {
+        if seen.is_none() && (ask.is_none() || is_changed) {
             again.push(place, wanted, Ask::Whole);
         }
     }
     if !again.is_empty() {
         let batch = Batch::pipeline(again.leave(visit));
-        match visit.cache_trip(&batch).await {
-            Ok(replies) => again.judge(visit, wanted, &replies, &mut seen),
-            Err(_) => {
-                for (place, _) in &again.places {
-                    if let (Some(wanted), Some(seen)) = (wanted.get(*place), seen.get_mut(*place)) {
-                        *seen = trusted(visit, wanted);
-                    }
-                }
-            }
+        if let Ok(replies) = visit.cache_trip(&batch).await {
+            again.judge(visit, wanted, &replies, &mut all);
         }
     }
     let now_ms = visit.now_ms();
     let unpurged = visit.gateway.unpurged.borrow();
-    for (wanted, seen) in wanted.iter().zip(&mut seen) {
+    for (wanted, seen) in wanted.iter().zip(&mut all) {
         if unpurged.hides(&wanted.lookup, now_ms) {
             *seen = None;
         }
     }
-    seen
+    all
 }
 
 fn trusted<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> Option<Seen> {

@@ -56,8 +56,8 @@ pub struct L1 {
     kept: Recent<Option<Box<Kept>>>,
     bytes: usize,
     most_bytes: usize,
-    /// The last ones, newest at the end.
-    purged: VecDeque<Purge>,
+    /// The last ones with their numbers, newest at the end.
+    purged: VecDeque<(u64, Purge)>,
     /// How many have ended.
     purges: u64,
     trips: u64,
@@ -133,9 +133,13 @@ impl L1 {
 
     /// Whether a purge that has ended since covers it, or one that is forgotten might.
     fn is_hidden(&self, lookup: &Lookup, kept: &Kept) -> bool {
-        let missed = self.purges - kept.checked.purges;
-        let mut newest = self.purged.iter().rev();
-        (0..missed).any(|_| newest.next().is_none_or(|purge| purge.covers(lookup)))
+        let seen = kept.checked.purges;
+        let oldest = self
+            .purged
+            .front()
+            .map_or(self.purges, |(number, _)| number - 1);
+        let mut missed = self.purged.iter().filter(|(number, _)| *number > seen);
+        seen < oldest || missed.any(|(_, purge)| purge.covers(lookup))
     }
 
     pub fn is_trusted(&self, lookup: &Lookup, l1_ms: u64, now_ms: u64) -> bool {
@@ -154,6 +158,7 @@ impl L1 {
         Some(Seen {
             found: Found::Fresh(kept.entry.clone()),
             generations: Vec::new(),
+            expiry: None,
             is_local: true,
         })
     }
@@ -186,15 +191,14 @@ impl L1 {
     pub fn validated(
         &mut self,
         lookup: &Lookup,
-        seen: &Seen,
-        expiry: Option<i64>,
+        seen: Seen,
         left: Moment,
         now_ms: u64,
     ) -> Option<Seen> {
         let kept = self.kept.use_mut(&lookup.key)?.as_deref_mut()?;
         let is_current = kept.entry.is_fresh(now_ms)
-            && expiry.is_some()
-            && kept.expiry == expiry
+            && seen.expiry.is_some()
+            && kept.expiry == seen.expiry
             && current(&kept.generations, &seen.generations);
         if !is_current {
             return None;
@@ -202,13 +206,13 @@ impl L1 {
         kept.check(left);
         Some(Seen {
             found: Found::Fresh(kept.entry.clone()),
-            generations: seen.generations.clone(),
             is_local: true,
+            ..seen
         })
     }
 
     /// Learns from a whole reading.
-    pub fn learn(&mut self, lookup: &Lookup, seen: &Seen, expiry: Option<i64>, left: Moment) {
+    pub fn learn(&mut self, lookup: &Lookup, seen: &Seen, left: Moment) {
         let fresh = match &seen.found {
             Found::Fresh(entry) => Some(entry),
             _ => None,
@@ -220,7 +224,7 @@ impl L1 {
                 (Some(known), Some(entry))
                     if known.entry == *entry && current(&known.generations, &seen.generations) =>
                 {
-                    known.expiry = expiry.or(known.expiry);
+                    known.expiry = seen.expiry.or(known.expiry);
                     known.read = left;
                     known.check(left);
                     return;
@@ -229,35 +233,24 @@ impl L1 {
             }
         }
         if let Some(entry) = fresh {
-            self.keep(lookup, entry, &seen.generations, expiry, left);
+            self.keep(lookup, entry, seen, left);
         }
     }
 
-    fn keep(
-        &mut self,
-        lookup: &Lookup,
-        entry: &Entry,
-        generations: &[Option<String>],
-        expiry: Option<i64>,
-        left: Moment,
-    ) {
-        let bytes = size(lookup, entry, generations);
+    fn keep(&mut self, lookup: &Lookup, entry: &Entry, seen: &Seen, left: Moment) {
+        let bytes = size(lookup, entry, &seen.generations);
         if bytes > self.most_bytes / MOST_OF_BYTES {
             return;
         }
-        while self.bytes + bytes > self.most_bytes
+        while (self.bytes + bytes > self.most_bytes || self.kept.len() >= MAX_ENTRIES)
             && let Some(gone) = self.kept.evict()
         {
             self.bytes -= gone.map_or(0, |gone| gone.bytes);
         }
-        let is_full = self.kept.len() >= MAX_ENTRIES && self.kept.get(&lookup.key).is_none();
-        if is_full && let Some(gone) = self.kept.evict() {
-            self.bytes -= gone.map_or(0, |gone| gone.bytes);
-        }
         let kept = Kept {
             entry: entry.clone(),
-            generations: generations.iter().flatten().cloned().collect(),
-            expiry,
+            generations: seen.generations.iter().flatten().cloned().collect(),
+            expiry: seen.expiry,
             read: left,
             checked: left,
             bytes,
@@ -277,7 +270,7 @@ impl L1 {
         if self.purged.len() >= MAX_PURGES {
             self.purged.pop_front();
         }
-        self.purged.push_back(purge.clone());
+        self.purged.push_back((self.purges, purge.clone()));
     }
 }
 

@@ -61,8 +61,7 @@ pub enum Ask {
 /// than a map is built.
 #[derive(Debug, Clone, Default)]
 pub struct Lookups {
-    lookups: Vec<Lookup>,
-    asks: Vec<Ask>,
+    lookups: Vec<(Lookup, Ask)>,
     keys: Vec<String>,
 }
 
@@ -77,21 +76,20 @@ impl Lookups {
     }
 
     pub fn push(&mut self, lookup: Lookup, ask: Ask) {
-        let own = match ask {
-            Ask::Changes => None,
-            _ => Some([lookup.key.clone(), lookup.meta_key()]),
-        };
-        for key in own.into_iter().flatten().chain(lookup.generation_keys()) {
-            if !self.keys.contains(&key) {
-                self.keys.push(key);
-            }
+        if ask != Ask::Changes {
+            self.push_key(lookup.key.clone());
+            self.push_key(lookup.meta_key());
         }
-        self.lookups.push(lookup);
-        self.asks.push(ask);
+        for key in lookup.generation_keys() {
+            self.push_key(key);
+        }
+        self.lookups.push((lookup, ask));
     }
 
-    pub fn len(&self) -> usize {
-        self.lookups.len()
+    fn push_key(&mut self, key: String) {
+        if !self.keys.contains(&key) {
+            self.keys.push(key);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -101,27 +99,16 @@ impl Lookups {
     /// All commands of a reading. Expiries come first: of a value that is replaced in
     /// between, the old one is remembered, and found to be over the next time.
     pub fn commands(&self) -> Vec<Command> {
-        if self.is_empty() {
-            return Vec::new();
+        let mut commands = Vec::new();
+        for (lookup, ask) in &self.lookups {
+            if *ask != Ask::Whole {
+                commands.push(Command::new("PEXPIRETIME").arg(lookup.key.as_str()));
+            }
         }
-        let expiry = |(lookup, _): (&Lookup, _)| Command::new("PEXPIRETIME").arg(&*lookup.key);
-        let expiries = self.lookups.iter().zip(&self.asks);
-        let expiries = expiries.filter(|(_, ask)| **ask != Ask::Whole).map(expiry);
-        expiries.chain([self.command()]).collect()
-    }
-
-    /// What these commands brought: the same as `judge` says, each with its expiry.
-    pub fn judge_all(&self, replies: &[Reply], now_ms: u64) -> Option<Vec<(Seen, Option<i64>)>> {
-        let (values, expiries) = replies.split_last()?;
-        let seen = self.judge(values, now_ms)?;
-        let mut expiries = expiries.iter();
-        let mut expiry = |ask: &Ask| match ask {
-            Ask::Whole => None,
-            // Without an expiry one value is like the next.
-            _ => (expiries.next().and_then(Reply::as_int)).filter(|expiry| *expiry > 0),
-        };
-        let expiries: Vec<_> = self.asks.iter().map(&mut expiry).collect();
-        Some(seen.into_iter().zip(expiries).collect())
+        if !self.is_empty() {
+            commands.push(self.command());
+        }
+        commands
     }
 
     /// The MGET alone.
@@ -132,7 +119,14 @@ impl Lookups {
     /// What the MGET brought, one per lookup in order; `None` when the reply is
     /// not one value per key.
     pub fn judge(&self, reply: &Reply, now_ms: u64) -> Option<Vec<Seen>> {
-        let values = reply.as_list()?;
+        self.judge_all(std::slice::from_ref(reply), now_ms)
+    }
+
+    /// The same of all commands.
+    pub fn judge_all(&self, replies: &[Reply], now_ms: u64) -> Option<Vec<Seen>> {
+        let (values, expiries) = replies.split_last()?;
+        let mut expiries = expiries.iter();
+        let values = values.as_list()?;
         if values.len() != self.keys.len() {
             return None;
         }
@@ -143,18 +137,29 @@ impl Lookups {
         Some(
             self.lookups
                 .iter()
-                .map(|lookup| {
+                .map(|(lookup, ask)| {
                     let generations = lookup
                         .generation_keys()
                         .iter()
                         .map(|key| value(key).and_then(Reply::as_str).map(str::to_owned))
-                        .collect();
-                    judge(
+                        .collect::<Vec<_>>();
+                    let found = judge(
                         value(&lookup.key).and_then(Reply::as_bytes),
                         value(&lookup.meta_key()).and_then(Reply::as_bytes),
-                        generations,
+                        &generations,
                         now_ms,
-                    )
+                    );
+                    let expiry = match ask {
+                        Ask::Whole => None,
+                        _ => expiries.next().and_then(Reply::as_int),
+                    };
+                    Seen {
+                        found,
+                        generations,
+                        // Without one a value is like the next.
+                        expiry: expiry.filter(|expiry| *expiry > 0),
+                        is_local: false,
+                    }
                 })
                 .collect(),
         )
@@ -177,6 +182,8 @@ pub enum Found {
 pub struct Seen {
     pub found: Found,
     pub generations: Vec<Option<String>>,
+    /// When its key expires, in Redis' time, if that was asked.
+    pub expiry: Option<i64>,
     /// It is what this isolate has, not what Redis sent.
     pub is_local: bool,
 }
@@ -184,14 +191,14 @@ pub struct Seen {
 fn judge(
     body: Option<&[u8]>,
     meta: Option<&[u8]>,
-    generations: Vec<Option<String>>,
+    generations: &[Option<String>],
     now_ms: u64,
-) -> Seen {
+) -> Found {
     let meta = meta.and_then(Meta::read).filter(Meta::is_possible);
-    let found = match (body, meta) {
+    match (body, meta) {
         (None, Some(meta)) if meta.origin == Origin::Negative => {
             let body = meta.body.clone().unwrap_or_default();
-            if current(&meta.generations, &generations) {
+            if current(&meta.generations, generations) {
                 timed(meta.into_entry(body.into_bytes().into()), now_ms)
             } else {
                 Found::Missing
@@ -199,18 +206,13 @@ fn judge(
         }
         (None, _) => Found::Missing,
         (Some(body), Some(meta)) if meta.origin == Origin::Edge && meta.hash == hash(body) => {
-            if current(&meta.generations, &generations) {
+            if current(&meta.generations, generations) {
                 timed(meta.into_entry(Rc::from(body)), now_ms)
             } else {
                 Found::Missing
             }
         }
         (Some(body), _) => foreign(body, now_ms),
-    };
-    Seen {
-        found,
-        generations,
-        is_local: false,
     }
 }
 

@@ -23,6 +23,9 @@ pub(super) const MAX_ENTRIES: usize = 10_000;
 /// A refusal is remembered no longer, because others may give their charges back.
 const MAX_REFUSAL_MS: u64 = 5_000;
 
+/// A grant that has no answer by then never gets one.
+const MAX_GRANTING_MS: u64 = 5_000;
+
 /// A whole share.
 pub(super) const SHARES: u64 = 1024;
 
@@ -66,6 +69,8 @@ pub(super) struct Entry {
     pub lease: Option<Lease>,
     /// Of the lease before: goes back with the next charge.
     pub rest: Option<Unspent>,
+    /// When the charge left that brings the next lease.
+    pub granting_ms: Option<u64>,
     pub demand: Demand,
     refusal: Option<Refusal>,
 }
@@ -264,7 +269,7 @@ impl Memory {
         let label_ms = self.label(rule.shard, now_ms);
         let epoch = rule.window.spot(label_ms).epoch;
         let entry = self.entry_of(rule, epoch)?;
-        let (lease, spot) = entry.spend(rule, label_ms)?;
+        let (lease, spot) = entry.spend(rule, label_ms, now_ms)?;
         entry.lease = Some(lease);
         entry.demand.spent(rule.cost);
         Some(spot)
@@ -277,7 +282,7 @@ impl Memory {
         let entry = self.entries.get(&rule.base);
         !self.is_clock_unsure(rule.shard, now_ms)
             && (entry.filter(|entry| entry.epoch == epoch))
-                .is_some_and(|entry| entry.spend(rule, label_ms).is_some())
+                .is_some_and(|entry| entry.spend(rule, label_ms, now_ms).is_some())
     }
 
     /// Another limit refused the request that had taken it.
@@ -343,17 +348,24 @@ impl Entry {
         lease + self.rest.map_or(0, |(_, units)| u64::from(units))
     }
 
+    pub fn is_granting(&self, now_ms: u64) -> bool {
+        let age_ms = self
+            .granting_ms
+            .map(|since_ms| now_ms.saturating_sub(since_ms));
+        age_ms.is_some_and(|age_ms| age_ms < MAX_GRANTING_MS)
+    }
+
     /// The next grant should be under way, and is not.
-    pub fn is_renewal_due(&self, rule: &Rule<'_>, label_ms: u64) -> bool {
+    pub fn is_renewal_due(&self, rule: &Rule<'_>, label_ms: u64, now_ms: u64) -> bool {
         let wants_more = |lease| self.demand.wants_more(lease, rule, label_ms);
-        self.in_flight == 0 && self.lease.is_some_and(wants_more)
+        self.lease.is_some_and(wants_more) && !self.is_granting(now_ms)
     }
 
     /// The lease without this request's permit, and where that counts. One request renews it
     /// before it ends.
-    fn spend(&self, rule: &Rule<'_>, label_ms: u64) -> Option<(Lease, Spot)> {
+    fn spend(&self, rule: &Rule<'_>, label_ms: u64, now_ms: u64) -> Option<(Lease, Spot)> {
         let mut lease = self.lease?;
-        match self.is_renewal_due(rule, label_ms) {
+        match self.is_renewal_due(rule, label_ms, now_ms) {
             true => None,
             false => lease.spend(rule, label_ms).map(|spot| (lease, spot)),
         }

@@ -35,13 +35,14 @@ fn seen(found: Found) -> Seen {
     Seen {
         found,
         generations: ["k", "b", "c"].map(|name| Some(name.to_owned())).to_vec(),
+        expiry: Some(7),
         is_local: false,
     }
 }
 
 fn learn(l1: &mut L1, n: u64, bytes: usize, now_ms: u64) {
     let left = l1.moment(now_ms);
-    l1.learn(&lookup(n), &seen(Found::Fresh(entry(bytes))), Some(7), left);
+    l1.learn(&lookup(n), &seen(Found::Fresh(entry(bytes))), left);
 }
 
 /// Whatever is kept and whatever replaces it, the sum is that of what can be served, and
@@ -60,7 +61,7 @@ fn the_bytes_are_bounded_and_counted_right() {
                 0 => {
                     let left = l1.moment(NOW_MS);
                     let other = rng.pick(&[Found::Missing, Found::Foreign(entry(5))]);
-                    l1.learn(&lookup(n), &seen(other), None, left);
+                    l1.learn(&lookup(n), &seen(other), left);
                 }
                 1 | 2 => drop(l1.trusted(&lookup(n), 1_000, NOW_MS)),
                 _ => {
@@ -126,7 +127,7 @@ fn an_entry_is_trusted_for_its_time_after_its_trip_left() {
     over.fresh_until_ms = NOW_MS + 500;
     over.status = 404;
     let left = l1.moment(NOW_MS);
-    l1.learn(&lookup(2), &seen(Found::Fresh(over)), None, left);
+    l1.learn(&lookup(2), &seen(Found::Fresh(over)), left);
     assert!(l1.is_trusted(&lookup(2), 1_000, NOW_MS + 499));
     assert!(!l1.is_trusted(&lookup(2), 1_000, NOW_MS + 500));
 }
@@ -141,12 +142,12 @@ fn nothing_else_than_fresh_entries_of_our_own_is_kept() {
     ] {
         let mut l1 = L1::default();
         let left = l1.moment(NOW_MS);
-        l1.learn(&lookup(1), &seen(found.clone()), Some(7), left);
+        l1.learn(&lookup(1), &seen(found.clone()), left);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_none(), "{found:?}");
         learn(&mut l1, 1, 10, NOW_MS);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_some());
         let left = l1.moment(NOW_MS);
-        l1.learn(&lookup(1), &seen(found.clone()), Some(7), left);
+        l1.learn(&lookup(1), &seen(found.clone()), left);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_none(), "{found:?}");
         assert_eq!(l1.bytes(), 0, "{found:?}");
     }
@@ -159,12 +160,11 @@ fn long_bodies_are_validated_and_short_ones_read() {
     learn(&mut l1, 1, LONG_BYTES - 1, NOW_MS);
     learn(&mut l1, 2, LONG_BYTES, NOW_MS);
     let left = l1.moment(NOW_MS);
-    l1.learn(
-        &lookup(3),
-        &seen(Found::Fresh(entry(LONG_BYTES))),
-        None,
-        left,
-    );
+    let unknown = Seen {
+        expiry: None,
+        ..seen(Found::Fresh(entry(LONG_BYTES)))
+    };
+    l1.learn(&lookup(3), &unknown, left);
     let asks = [0, 1, 2, 3].map(|n| l1.ask(&lookup(n), NOW_MS + 1));
     let expected = [Ask::Whole, Ask::Whole, Ask::Changes, Ask::WholeAndExpiry];
     assert_eq!(asks, expected);
@@ -183,9 +183,10 @@ fn a_validation_finds_every_change() {
         let left = l1.moment(now_ms);
         let brought = Seen {
             generations: generations.map(|name| name.map(str::to_owned)).to_vec(),
+            expiry,
             ..seen(Found::Missing)
         };
-        l1.validated(&lookup(1), &brought, expiry, left, now_ms)
+        l1.validated(&lookup(1), brought, left, now_ms)
     };
     let same = [Some("k"), Some("b"), Some("c")];
     let served = validate(same, Some(7), NOW_MS + 5_000).unwrap();
@@ -230,7 +231,7 @@ fn a_purge_hides_what_it_covers() {
         assert_eq!(resort, expected, "{purged:?}");
         for n in [1, 2] {
             let old = seen(Found::Fresh(entry(11)));
-            l1.learn(&lookup(n), &old, None, under_way);
+            l1.learn(&lookup(n), &old, under_way);
         }
         assert_eq!(trusted(&l1), expected, "a reading under way: {purged:?}");
         learn(&mut l1, 1, 12, NOW_MS);
@@ -264,11 +265,11 @@ fn what_a_forgotten_purge_may_cover_is_hidden() {
 fn a_late_answer_does_not_undo_a_later_one() {
     let mut l1 = L1::default();
     let (first, second): (Moment, Moment) = (l1.moment(NOW_MS), l1.moment(NOW_MS + 5));
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(20))), None, second);
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), None, first);
+    l1.learn(&lookup(1), &seen(Found::Fresh(entry(20))), second);
+    l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), first);
     let kept = l1.last_resort(&lookup(1), NOW_MS + 5).unwrap();
     assert_eq!(kept.body.len(), 20);
-    l1.learn(&lookup(1), &seen(Found::Missing), None, first);
+    l1.learn(&lookup(1), &seen(Found::Missing), first);
     assert!(l1.is_trusted(&lookup(1), 1_000, NOW_MS + 1_004));
 }
 
@@ -285,6 +286,6 @@ fn the_last_resort_lasts_a_minute() {
         "stale"
     );
     let left = l1.moment(NOW_MS + 890_000);
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), None, left);
+    l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), left);
     assert!(l1.last_resort(&lookup(1), NOW_MS + 900_000).is_none());
 }
