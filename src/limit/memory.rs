@@ -63,8 +63,10 @@ pub(super) struct Entry {
     pub own_before: u64,
     /// This isolate has set the key's expiry.
     pub is_touched: bool,
-    /// The epoch before, once it no longer changes.
+    /// The epoch before, as last read.
     pub previous: Option<Rc<Sums>>,
+    /// It no longer changes.
+    pub is_previous_final: bool,
     /// Permits that are charged and not spent.
     pub lease: Option<Lease>,
     /// Of the lease before: goes back with the next charge.
@@ -283,6 +285,14 @@ impl Memory {
         !self.is_clock_unsure(rule.shard, now_ms)
             && (entry.filter(|entry| entry.epoch == epoch))
                 .is_some_and(|entry| entry.spend(rule, label_ms, now_ms).is_some())
+    }
+
+    /// Takes what is left of a lease of the epoch before: it can no longer be spent, and
+    /// it still counts.
+    pub(super) fn outlived(&mut self, rule: &Rule<'_>, epoch: u64) -> Option<Unspent> {
+        let entry = self.entry_of(rule, epoch.checked_sub(1)?)?;
+        let rest = entry.rest.take();
+        entry.lease.take().and_then(Lease::unspent).or(rest)
     }
 
     /// Another limit refused the request that had taken it.
