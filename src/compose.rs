@@ -119,14 +119,16 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
     let generations = match seen {
         Some(Seen {
             found: Found::Fresh(found) | Found::Foreign(found),
+            is_local,
             ..
         }) => {
-            let ttl_s = found.fresh_until_ms.saturating_sub(now_ms) / 1000;
-            return entry(found, CacheStatus::Hit { ttl_s });
+            let status = CacheStatus::hit(found.fresh_until_ms, is_local, now_ms);
+            return entry(found, status);
         }
         Some(Seen {
             found: Found::Stale(found),
             generations,
+            ..
         }) => {
             visit.defer(Deferred::Refresh {
                 wanted: wanted.clone(),
@@ -138,6 +140,7 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
         Some(Seen {
             found: Found::Missing,
             generations,
+            ..
         }) => Some(generations),
         None => None,
     };
@@ -209,9 +212,15 @@ fn overall(got: &[Got]) -> CacheStatus {
     let mut shortest_s = u64::MAX;
     let mut longest_past_s = None;
     let mut missed = false;
+    let mut is_local = true;
     for got in got {
         match &got.status {
-            CacheStatus::Hit { ttl_s } => shortest_s = shortest_s.min(*ttl_s),
+            CacheStatus::LocalHit { ttl_s } => shortest_s = shortest_s.min(*ttl_s),
+            CacheStatus::Hit { ttl_s } => {
+                is_local = false;
+                shortest_s = shortest_s.min(*ttl_s);
+            }
+            CacheStatus::LastResort { .. } => longest_past_s = longest_past_s.max(Some(1)),
             CacheStatus::Stale { past_s } => {
                 longest_past_s = longest_past_s.max(Some(*past_s));
             }
@@ -224,6 +233,7 @@ fn overall(got: &[Got]) -> CacheStatus {
     }
     match longest_past_s {
         Some(past_s) => CacheStatus::Stale { past_s },
+        None if is_local => CacheStatus::LocalHit { ttl_s: shortest_s },
         None => CacheStatus::Hit { ttl_s: shortest_s },
     }
 }

@@ -120,6 +120,7 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
                 ports.log("a purge is given up: Redis never confirmed it");
             }
             gateway.unpurged.borrow_mut().end(&purge);
+            gateway.l1.borrow_mut().purge(&purge);
         }
         Deferred::Controls { ticket } => controls::refresh(gateway, ports, ticket).await,
     }

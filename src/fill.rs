@@ -17,6 +17,7 @@ use crate::headers::CacheStatus;
 use crate::http::{Body, Response};
 use crate::policy::CacheRule;
 use crate::ports::{Bounded, Clock, OriginError, Ports, Store};
+use crate::reading;
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
 
@@ -47,7 +48,7 @@ pub struct Wanted {
 /// How a missing entry was answered.
 #[derive(Debug)]
 pub enum Filled<B> {
-    /// An entry that another request fetched.
+    /// An entry that another request fetched, or that was kept.
     Entry(Entry, CacheStatus),
     /// The origin's answer to this request.
     Own(Response<B>, CacheStatus),
@@ -81,9 +82,17 @@ pub async fn fill<P: Ports>(
     }
 }
 
-/// Answers a request whose lookup failed: the origin as it is, nothing shared.
+/// Answers a request whose lookup failed: the origin as it is, nothing shared. When it
+/// fails too, what this isolate had a moment ago is better than nothing.
 pub async fn without_redis<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> Filled<P::Body> {
-    alone(visit, wanted, visit.origin_timeout_ms(), "redis").await
+    let filled = alone(visit, wanted, visit.origin_timeout_ms(), "redis").await;
+    if !matches!(filled, Filled::Failed(_)) {
+        return filled;
+    }
+    match reading::last_resort(visit, wanted) {
+        Some((entry, status)) => Filled::Entry(entry, status),
+        None => filled,
+    }
 }
 
 /// Fetches a stale entry anew, unless somebody else does.

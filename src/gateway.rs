@@ -22,7 +22,7 @@ use crate::admin;
 use crate::admission::{Admission, admit, is_denied, is_off};
 use crate::bill;
 use crate::cache::purge::Unpurged;
-use crate::cache::{Adopted, Flights, Lookups, Seen};
+use crate::cache::{Adopted, Flights, L1, Seen};
 use crate::compose::{self, Piece, compose};
 use crate::concurrency::Concurrency;
 use crate::conduct;
@@ -81,6 +81,7 @@ pub struct Gateway {
     pub flights: RefCell<Flights>,
     pub adopted: RefCell<Adopted>,
     pub unpurged: RefCell<Unpurged>,
+    pub l1: RefCell<L1>,
     pub concurrency: Concurrency,
     pub controls: RefCell<Controls>,
     pub penalties: RefCell<Penalties>,
@@ -98,6 +99,7 @@ impl Gateway {
             flights: RefCell::new(Flights::default()),
             adopted: RefCell::new(Adopted::default()),
             unpurged: RefCell::new(Unpurged::default()),
+            l1: RefCell::new(L1::default()),
             concurrency: Concurrency::default(),
             controls: RefCell::new(Controls::default()),
         }
@@ -124,15 +126,12 @@ enum Plan<'p> {
 
 impl Plan<'_> {
     /// The entries that it is made of.
-    fn lookups(&self) -> Lookups {
-        Lookups::new(match self {
-            Plan::Listing(wanted) => vec![wanted.lookup.clone()],
-            Plan::Composed(_, pieces) => {
-                let lookups = pieces.iter().map(|piece| piece.wanted.lookup.clone());
-                lookups.collect()
-            }
+    fn wanted(&self) -> Vec<&Wanted> {
+        match self {
+            Plan::Listing(wanted) => vec![wanted],
+            Plan::Composed(_, pieces) => pieces.iter().map(|piece| &piece.wanted).collect(),
             Plan::Admin | Plan::Pass | Plan::Bypass(..) | Plan::TooLong => Vec::new(),
-        })
+        }
     }
 }
 
@@ -181,7 +180,7 @@ async fn answer<P: Ports>(
         conduct::look(visit, ip);
         return finish(visit, request, &[], Err(banned));
     }
-    let asked = trip::ask(visit, &admission, ip, &plan.lookups()).await;
+    let asked = trip::ask(visit, &admission, ip, &plan.wanted()).await;
     if asked.has_news && is_denied(gateway, &resolved, &visitor) {
         return finish(visit, request, &[], Err(Failure::Denied));
     }

@@ -15,6 +15,10 @@ use crate::policy::HeaderProfile;
 pub enum CacheStatus {
     /// From Redis, fresh for `ttl_s` more seconds.
     Hit { ttl_s: u64 },
+    /// The same from this isolate.
+    LocalHit { ttl_s: u64 },
+    /// From this isolate, for neither Redis nor the origin answered.
+    LastResort { ttl_s: i64 },
     /// From Redis, `past_s` seconds after its freshness ended.
     Stale { past_s: u64 },
     /// Fetched for this request.
@@ -29,6 +33,15 @@ pub enum CacheStatus {
 }
 
 impl CacheStatus {
+    /// Of an entry that is fresh.
+    pub fn hit(fresh_until_ms: u64, is_local: bool, now_ms: u64) -> Self {
+        let ttl_s = fresh_until_ms.saturating_sub(now_ms) / 1000;
+        match is_local {
+            true => Self::LocalHit { ttl_s },
+            false => Self::Hit { ttl_s },
+        }
+    }
+
     /// At least a second, or it would look fresh.
     pub fn stale(fresh_until_ms: u64, now_ms: u64) -> Self {
         let past_ms = now_ms.saturating_sub(fresh_until_ms);
@@ -40,7 +53,11 @@ impl CacheStatus {
     /// Whether the next request finds this answer in the cache.
     pub fn is_kept(&self) -> bool {
         match self {
-            Self::Hit { .. } | Self::Stale { .. } | Self::Collapsed => true,
+            Self::Hit { .. }
+            | Self::LocalHit { .. }
+            | Self::LastResort { .. }
+            | Self::Stale { .. }
+            | Self::Collapsed => true,
             Self::Miss { stored, .. } => *stored,
             Self::Bypass { .. } => false,
         }
@@ -49,6 +66,8 @@ impl CacheStatus {
     fn fields(&self) -> String {
         match self {
             Self::Hit { ttl_s } => format!("hit; ttl={ttl_s}; detail=l2"),
+            Self::LocalHit { ttl_s } => format!("hit; ttl={ttl_s}; detail=l1"),
+            Self::LastResort { ttl_s } => format!("hit; ttl={ttl_s}; detail=last-resort"),
             Self::Stale { past_s } => format!("hit; ttl=-{past_s}; detail=stale"),
             Self::Miss { stored: true, .. } => "fwd=miss; stored".to_owned(),
             Self::Miss {
@@ -74,7 +93,7 @@ pub fn add_composed_status(headers: &mut Headers, status: &CacheStatus, failed: 
         return;
     }
     let fields = match status {
-        CacheStatus::Hit { ttl_s } => format!("hit; ttl={ttl_s}"),
+        CacheStatus::Hit { ttl_s } | CacheStatus::LocalHit { ttl_s } => format!("hit; ttl={ttl_s}"),
         CacheStatus::Stale { past_s } => format!("hit; ttl=-{past_s}"),
         _ => "fwd=miss".to_owned(),
     };

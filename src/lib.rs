@@ -12,6 +12,7 @@
 //! failure    what the edge answers by itself       recent     a bounded map
 //! penalty    backoff of who goes on                refused    who is refused most
 //! conduct    where these two meet the flow         bill       what a request's outcome costs
+//! trip       limits and entries in one trip        reading    what of the cache it must read
 //! json       all JSON, read and written            names      a sorted set
 //! edge       the platform, wasm only               concurrency  how many are at Redis
 //! ```
@@ -40,6 +41,7 @@ pub mod origin;
 pub mod penalty;
 pub mod policy;
 pub mod ports;
+pub mod reading;
 pub mod recent;
 pub mod redis;
 pub mod refused;

@@ -116,25 +116,28 @@ pub async fn answer<P: Ports>(
     match seen {
         Some(Seen {
             found: Found::Fresh(entry) | Found::Foreign(entry),
+            is_local,
             ..
         }) => {
-            let ttl_s = entry.fresh_until_ms.saturating_sub(now_ms) / 1000;
-            Ok(served(&entry, &CacheStatus::Hit { ttl_s }, now_ms))
+            let status = CacheStatus::hit(entry.fresh_until_ms, is_local, now_ms);
+            Ok(served(entry, &status, now_ms))
         }
         Some(Seen {
             found: Found::Stale(entry),
             generations,
+            ..
         }) => {
             visit.defer(Deferred::Refresh {
                 wanted: wanted.clone(),
                 generations,
             });
             let status = CacheStatus::stale(entry.fresh_until_ms, now_ms);
-            Ok(served(&entry, &status, now_ms))
+            Ok(served(entry, &status, now_ms))
         }
         Some(Seen {
             found: Found::Missing,
             generations,
+            ..
         }) => filled(visit, fill(visit, wanted, generations).await),
         None => filled(visit, without_redis(visit, wanted).await),
     }
@@ -145,7 +148,7 @@ fn filled<P: Ports>(
     filled: Filled<P::Body>,
 ) -> Result<Response<P::Body>, Failure> {
     match filled {
-        Filled::Entry(entry, status) => Ok(served(&entry, &status, visit.now_ms())),
+        Filled::Entry(entry, status) => Ok(served(entry, &status, visit.now_ms())),
         Filled::Own(mut response, status) => {
             add_cache_status(&mut response.headers, &status);
             Ok(response)
@@ -164,11 +167,10 @@ pub fn origin_failure(error: OriginError) -> Failure {
 }
 
 /// An answer that is reused, with its age (RFC 9111, 5.1).
-fn served<B>(entry: &Entry, status: &CacheStatus, now_ms: u64) -> Response<B> {
-    let mut response = entry.to_response();
+fn served<B>(entry: Entry, status: &CacheStatus, now_ms: u64) -> Response<B> {
+    let age_s = entry.age_s(now_ms);
+    let mut response = entry.into_response();
     add_cache_status(&mut response.headers, status);
-    response
-        .headers
-        .append("age", entry.age_s(now_ms).to_string());
+    response.headers.append("age", age_s.to_string());
     response
 }

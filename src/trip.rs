@@ -5,14 +5,16 @@ use futures_util::future::join;
 
 use crate::admission::Admission;
 use crate::bill::follow_up;
-use crate::cache::{Lookups, Seen};
+use crate::cache::Seen;
 use crate::concurrency::Place;
 use crate::conduct;
 use crate::controls;
 use crate::deferred::Deferred;
+use crate::fill::Wanted;
 use crate::limit::{self, Checked, Verdict};
 use crate::policy::RedisDown;
 use crate::ports::{Clock, Ports};
+use crate::reading::{self, Reading};
 use crate::redis::{Batch, Command, RedisError, Reply};
 use crate::visit::Visit;
 
@@ -21,7 +23,7 @@ type Replies = Result<Vec<Reply>, RedisError>;
 /// What the trip came to.
 pub struct Asked {
     pub checked: Checked,
-    /// In the order of the lookups; `None`: Redis did not answer.
+    /// Of an admitted request, in the order of what it wants; `None`: Redis did not answer.
     pub seen: Vec<Option<Seen>>,
     /// It brought what operators say now.
     pub has_news: bool,
@@ -45,12 +47,19 @@ pub async fn ask<P: Ports>(
     visit: &Visit<'_, P>,
     admission: &Admission<'_>,
     ip: Option<&str>,
-    lookups: &Lookups,
+    wanted: &[&Wanted],
 ) -> Asked {
     let gateway = visit.gateway;
-    let read = (!lookups.is_empty()).then(|| lookups.command());
-    let turn = turn(visit, admission, read.is_some()).await;
-    let reading = controls::claim(gateway, visit.now_ms());
+    let is_free = is_free(visit, admission);
+    // A trip that is made anyway reads everything. Where most requests make none it is one
+    // of many to come at the end of a lease, and brings what will soon be needed.
+    let trust = match is_free {
+        true => 2,
+        false => u64::from(admission.charges.iter().all(|charge| charge.limit.lease)),
+    };
+    let mut reading = Reading::plan(visit, wanted, trust);
+    let turn = turn(visit, admission, !is_free, !reading.is_empty()).await;
+    let wants_controls = controls::claim(gateway, visit.now_ms());
     let answered = match turn {
         Turn::Refused(checked) => Answered {
             checked,
@@ -58,7 +67,9 @@ pub async fn ask<P: Ports>(
             controls: None,
         },
         Turn::Go(place) => {
-            let answered = send(visit, admission, ip, read, reading.is_some()).await;
+            let read = reading.leave(visit);
+            let rides = wants_controls.is_some() && (!is_free || !read.is_empty());
+            let answered = send(visit, admission, ip, read, rides).await;
             if let Some(place) = place
                 && let Some(trip_ms) = visit.slowest_trip_ms()
             {
@@ -72,19 +83,23 @@ pub async fn ask<P: Ports>(
         .bill
         .borrow_mut()
         .keep(std::mem::take(&mut checked.receipts));
-    let has_news = match (reading, answered.controls) {
+    let has_news = match (wants_controls, answered.controls) {
         (Some(ticket), Some(replies)) => {
             let reply = replies.as_ref().ok().and_then(|replies| replies.first());
             controls::learn(gateway, ticket, reply, visit.now_ms())
         }
-        (reading, _) => {
-            read_controls_later(visit, reading);
+        (wants_controls, _) => {
+            read_controls_later(visit, wants_controls);
             false
         }
     };
+    let seen = match checked.verdict {
+        Verdict::Admitted => reading::finish(visit, wanted, &reading, answered.found).await,
+        _ => Vec::new(),
+    };
     Asked {
         checked,
-        seen: judge(visit, lookups, answered.found),
+        seen,
         has_news,
     }
 }
@@ -96,15 +111,22 @@ pub fn read_controls_later<P: Ports>(visit: &Visit<'_, P>, reading: Option<u64>)
     }
 }
 
+/// Whether the limits of a request take no trip.
+fn is_free<P: Ports>(visit: &Visit<'_, P>, admission: &Admission<'_>) -> bool {
+    let limits = visit.gateway.limits.borrow();
+    let (timeout_ms, now_ms) = (visit.redis_timeout_ms(), visit.now_ms());
+    !admission.in_redis || limit::is_leased(&limits, timeout_ms, &admission.charges, now_ms)
+}
+
 /// Waits for a place at Redis, if this request asks it anything.
 async fn turn<'a, P: Ports>(
     visit: &Visit<'a, P>,
     admission: &Admission<'_>,
+    charges: bool,
     reads: bool,
 ) -> Turn<'a> {
     let gateway = visit.gateway;
-    let asks = admission.in_redis && !admission.charges.is_empty() || reads;
-    if !asks || gateway.settings.without_redis {
+    if !(charges || reads) || gateway.settings.without_redis {
         return Turn::Go(None);
     }
     let timeout_ms = visit.redis_timeout_ms();
@@ -122,7 +144,7 @@ async fn send<P: Ports>(
     visit: &Visit<'_, P>,
     admission: &Admission<'_>,
     ip: Option<&str>,
-    read: Option<Command>,
+    read: Vec<Command>,
     wants_controls: bool,
 ) -> Answered {
     let gateway = visit.gateway;
@@ -135,9 +157,9 @@ async fn send<P: Ports>(
         let (down, riders) = (RedisDown::Local, Vec::new());
         let checked = limit::check(limits, visit, timeout_ms, down, charges, riders).await;
         visit.keep_limits_here(false);
-        let found = match (&checked.verdict, read) {
-            (Verdict::Admitted, Some(read)) => {
-                Some(visit.cache_trip(&Batch::pipeline(vec![read])).await)
+        let found = match &checked.verdict {
+            Verdict::Admitted if !read.is_empty() => {
+                Some(visit.cache_trip(&Batch::pipeline(read)).await)
             }
             _ => None,
         };
@@ -150,7 +172,7 @@ async fn send<P: Ports>(
     let is_apart = gateway.settings.separate_cache;
     let (mut riders, apart) = match is_apart {
         true => (Vec::new(), read),
-        false => (Vec::from_iter(read), None),
+        false => (read, Vec::new()),
     };
     let reads_here = !riders.is_empty();
     // It rides on a trip to the first database that is made anyway.
@@ -170,10 +192,10 @@ async fn send<P: Ports>(
         charges,
         riders,
     );
-    let (mut checked, mut found) = match apart {
-        None => (check.await, None),
-        Some(read) => {
-            let batch = Batch::pipeline(vec![read]);
+    let (mut checked, mut found) = match apart.is_empty() {
+        true => (check.await, None),
+        false => {
+            let batch = Batch::pipeline(apart);
             let (checked, found) = join(check, visit.cache_trip(&batch)).await;
             (checked, Some(found))
         }
@@ -195,23 +217,4 @@ async fn send<P: Ports>(
         found,
         controls,
     }
-}
-
-/// What the entries are, but those that a purge under way covers.
-fn judge<P: Ports>(
-    visit: &Visit<'_, P>,
-    lookups: &Lookups,
-    found: Option<Replies>,
-) -> Vec<Option<Seen>> {
-    let now_ms = visit.now_ms();
-    let seen = found
-        .and_then(Result::ok)
-        .and_then(|replies| lookups.judge(replies.first()?, now_ms));
-    let mut seen = match seen {
-        Some(seen) => seen.into_iter().map(Some).collect(),
-        None => vec![None; lookups.len()],
-    };
-    let unpurged = visit.gateway.unpurged.borrow();
-    unpurged.hide(lookups, &mut seen, now_ms);
-    seen
 }

@@ -129,6 +129,7 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
         Ok(replies) => !replies.iter().any(Reply::is_error),
         Err(_) => false,
     };
+    visit.gateway.l1.borrow_mut().purge(purge);
     if !confirmed {
         let mut unpurged = visit.gateway.unpurged.borrow_mut();
         unpurged.begin(purge, visit.ports.now_ms());

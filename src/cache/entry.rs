@@ -34,11 +34,11 @@ impl Entry {
         now_ms.saturating_sub(self.stored_ms) / 1000
     }
 
-    pub fn to_response<B>(&self) -> Response<B> {
+    pub fn into_response<B>(self) -> Response<B> {
         Response {
             status: self.status,
-            headers: self.headers.clone(),
-            body: Body::Bytes(Rc::clone(&self.body)),
+            headers: self.headers,
+            body: Body::Bytes(self.body),
         }
     }
 }

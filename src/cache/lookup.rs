@@ -3,6 +3,7 @@
 //! Any number of entries are read by one MGET: each brings its body, its meta
 //! record and the generation of each tag; shared tags are asked once. A missing
 //! generation matches nothing, so eviction, expiry and flush only ever mean a miss.
+//! Of an entry that the isolate has itself the generations alone may be read.
 
 use std::rc::Rc;
 
@@ -46,40 +47,71 @@ pub fn key_generation_key(key: &str) -> String {
     format!("gen:key:{key}")
 }
 
+/// What is read of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    Whole,
+    /// And when its key expires, which tells its value from the next one.
+    WholeAndExpiry,
+    /// Generations and expiry.
+    Changes,
+}
+
 /// Entries that are read together: at most 64 parts, so a list is searched faster
 /// than a map is built.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Lookups {
-    lookups: Vec<Lookup>,
+    lookups: Vec<(Lookup, Ask)>,
     keys: Vec<String>,
 }
 
 impl Lookups {
+    /// Reads all of them whole.
     pub fn new(lookups: Vec<Lookup>) -> Self {
-        let mut keys: Vec<String> = Vec::new();
-        for lookup in &lookups {
-            let own = [lookup.key.clone(), lookup.meta_key()];
-            for key in own.into_iter().chain(lookup.generation_keys()) {
-                if !keys.contains(&key) {
-                    keys.push(key);
-                }
-            }
+        let mut all = Self::default();
+        for lookup in lookups {
+            all.push(lookup, Ask::Whole);
         }
-        Self { lookups, keys }
+        all
     }
 
-    pub fn len(&self) -> usize {
-        self.lookups.len()
+    pub fn push(&mut self, lookup: Lookup, ask: Ask) {
+        if ask != Ask::Changes {
+            self.push_key(lookup.key.clone());
+            self.push_key(lookup.meta_key());
+        }
+        for key in lookup.generation_keys() {
+            self.push_key(key);
+        }
+        self.lookups.push((lookup, ask));
+    }
+
+    fn push_key(&mut self, key: String) {
+        if !self.keys.contains(&key) {
+            self.keys.push(key);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
         self.lookups.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Lookup> {
-        self.lookups.iter()
+    /// All commands of a reading. Expiries come first: of a value that is replaced in
+    /// between, the old one is remembered, and found to be over the next time.
+    pub fn commands(&self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (lookup, ask) in &self.lookups {
+            if *ask != Ask::Whole {
+                commands.push(Command::new("PEXPIRETIME").arg(lookup.key.as_str()));
+            }
+        }
+        if !self.is_empty() {
+            commands.push(self.command());
+        }
+        commands
     }
 
+    /// The MGET alone.
     pub fn command(&self) -> Command {
         Command::new("MGET").args(self.keys.iter().map(String::as_str))
     }
@@ -87,7 +119,14 @@ impl Lookups {
     /// What the MGET brought, one per lookup in order; `None` when the reply is
     /// not one value per key.
     pub fn judge(&self, reply: &Reply, now_ms: u64) -> Option<Vec<Seen>> {
-        let values = reply.as_list()?;
+        self.judge_all(std::slice::from_ref(reply), now_ms)
+    }
+
+    /// The same of all commands.
+    pub fn judge_all(&self, replies: &[Reply], now_ms: u64) -> Option<Vec<Seen>> {
+        let (values, expiries) = replies.split_last()?;
+        let mut expiries = expiries.iter();
+        let values = values.as_list()?;
         if values.len() != self.keys.len() {
             return None;
         }
@@ -98,18 +137,29 @@ impl Lookups {
         Some(
             self.lookups
                 .iter()
-                .map(|lookup| {
+                .map(|(lookup, ask)| {
                     let generations = lookup
                         .generation_keys()
                         .iter()
                         .map(|key| value(key).and_then(Reply::as_str).map(str::to_owned))
-                        .collect();
-                    judge(
+                        .collect::<Vec<_>>();
+                    let found = judge(
                         value(&lookup.key).and_then(Reply::as_bytes),
                         value(&lookup.meta_key()).and_then(Reply::as_bytes),
-                        generations,
+                        &generations,
                         now_ms,
-                    )
+                    );
+                    let expiry = match ask {
+                        Ask::Whole => None,
+                        _ => expiries.next().and_then(Reply::as_int),
+                    };
+                    Seen {
+                        found,
+                        generations,
+                        // Without one a value is like the next.
+                        expiry: expiry.filter(|expiry| *expiry > 0),
+                        is_local: false,
+                    }
                 })
                 .collect(),
         )
@@ -132,19 +182,23 @@ pub enum Found {
 pub struct Seen {
     pub found: Found,
     pub generations: Vec<Option<String>>,
+    /// When its key expires, in Redis' time, if that was asked.
+    pub expiry: Option<i64>,
+    /// It is what this isolate has, not what Redis sent.
+    pub is_local: bool,
 }
 
 fn judge(
     body: Option<&[u8]>,
     meta: Option<&[u8]>,
-    generations: Vec<Option<String>>,
+    generations: &[Option<String>],
     now_ms: u64,
-) -> Seen {
+) -> Found {
     let meta = meta.and_then(Meta::read).filter(Meta::is_possible);
-    let found = match (body, meta) {
+    match (body, meta) {
         (None, Some(meta)) if meta.origin == Origin::Negative => {
             let body = meta.body.clone().unwrap_or_default();
-            if current(&meta.generations, &generations) {
+            if current(&meta.generations, generations) {
                 timed(meta.into_entry(body.into_bytes().into()), now_ms)
             } else {
                 Found::Missing
@@ -152,19 +206,18 @@ fn judge(
         }
         (None, _) => Found::Missing,
         (Some(body), Some(meta)) if meta.origin == Origin::Edge && meta.hash == hash(body) => {
-            if current(&meta.generations, &generations) {
+            if current(&meta.generations, generations) {
                 timed(meta.into_entry(Rc::from(body)), now_ms)
             } else {
                 Found::Missing
             }
         }
         (Some(body), _) => foreign(body, now_ms),
-    };
-    Seen { found, generations }
+    }
 }
 
 /// Whether every generation of an entry is there and unchanged.
-fn current(stored: &[String], now: &[Option<String>]) -> bool {
+pub(super) fn current(stored: &[String], now: &[Option<String>]) -> bool {
     stored.len() == now.len()
         && stored
             .iter()

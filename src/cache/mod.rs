@@ -2,11 +2,13 @@
 //!
 //! `lookup` judges what one MGET brought, `store` decides what may be kept,
 //! `flight` lets requests of one isolate share a fill, `purge` changes
-//! generations, `adopted` knows other services' values. Nothing here sends anything or reads a clock.
+//! generations, `adopted` knows other services' values, `l1` keeps entries in the isolate.
+//! Nothing here sends anything or reads a clock.
 
 pub mod adopted;
 pub mod entry;
 pub mod flight;
+pub mod l1;
 pub mod lookup;
 pub mod purge;
 pub mod store;
@@ -14,6 +16,7 @@ pub mod store;
 pub use adopted::Adopted;
 pub use entry::Entry;
 pub use flight::{Flight, Flights, Join};
+pub use l1::L1;
 pub use lookup::{Found, Lookup, Lookups, Seen};
 pub use store::{Unstorable, storable};
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::cache::lookup::{Lookup, Lookups, Seen, generation_key, key_generation_key, meta_key};
+use crate::cache::lookup::{Lookup, generation_key, key_generation_key, meta_key};
 use crate::cache::{GENERATION_TTL_S, generation};
 use crate::names::Names;
 use crate::redis::{Batch, Command};
@@ -22,7 +22,7 @@ impl Purge {
         self.keys.is_empty() && self.tags.is_empty()
     }
 
-    fn covers(&self, lookup: &Lookup) -> bool {
+    pub(super) fn covers(&self, lookup: &Lookup) -> bool {
         self.keys.contains(&lookup.key) || lookup.tags.iter().any(|tag| self.tags.contains(tag))
     }
 
@@ -75,16 +75,9 @@ impl Unpurged {
         }
     }
 
-    /// As if Redis had not answered for them.
-    pub fn hide(&self, lookups: &Lookups, seen: &mut [Option<Seen>], now_ms: u64) {
-        let covers = |lookup: &Lookup| {
-            let mut under_way = self.0.iter().filter(|(until_ms, _)| now_ms < *until_ms);
-            under_way.any(|(_, purge)| purge.covers(lookup))
-        };
-        for (lookup, seen) in lookups.iter().zip(seen) {
-            if covers(lookup) {
-                *seen = None;
-            }
-        }
+    /// Whether it must be as if Redis had not answered for this entry.
+    pub fn hides(&self, lookup: &Lookup, now_ms: u64) -> bool {
+        let mut under_way = self.0.iter().filter(|(until_ms, _)| now_ms < *until_ms);
+        under_way.any(|(_, purge)| purge.covers(lookup))
     }
 }

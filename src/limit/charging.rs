@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::counts::Sums;
 use super::lease::Lease;
-use super::memory::Memory;
+use super::memory::{Entry, Memory};
 use super::meter::{ALL, Added, number};
 use super::rule::Rule;
 use super::window::{Known, Rest, Spot};
@@ -92,10 +92,20 @@ struct AskedCharge {
     index: usize,
     spot: Spot,
     units: u32,
+    is_grant: bool,
     sets_expiry: bool,
     /// `None`: asked in this trip.
     previous: Option<Rc<Sums>>,
     asks_current: bool,
+}
+
+impl AskedCharge {
+    fn land(&self, entry: &mut Entry) {
+        entry.in_flight = entry.in_flight.saturating_sub(u64::from(self.units));
+        if self.is_grant {
+            entry.granting_ms = None;
+        }
+    }
 }
 
 /// What one trip's answer means for its charges.
@@ -155,19 +165,32 @@ pub(super) fn plan(
             false => Some(Rc::default()),
         };
         let count = rule.window.count(spot, &known) + entry.in_flight;
-        let unspent = entry.lease.take().and_then(Lease::unspent);
-        let units = match rule.limit.lease && entry.in_flight == 0 && returned.is_empty() {
+        // While it is renewed others spend the rest.
+        let ended = match entry.is_renewal_due(rule, spot.at_ms, now_ms) {
+            true => None,
+            false => entry.lease.take(),
+        };
+        let rest = entry.rest.take();
+        let unspent = ended.and_then(Lease::unspent).or(rest);
+        // One at a time, whatever else is charged: in a crowd there always is something.
+        let is_grant = rule.limit.lease && !entry.is_granting(now_ms) && returned.is_empty();
+        let units = match is_grant {
             true => {
+                entry.granting_ms = Some(now_ms);
                 let room = rule.capacity().saturating_sub(count);
                 entry.demand.grant(rule, room, now_ms)
             }
-            false => rule.cost,
+            false => {
+                entry.demand.crowded(rule.cost);
+                rule.cost
+            }
         };
         entry.in_flight += u64::from(units);
         let charge = AskedCharge {
             index,
             spot,
             units,
+            is_grant,
             sets_expiry: !entry.is_touched,
             previous,
             asks_current: (rule.window.is_sliding() || rule.window.is_log())
@@ -246,7 +269,7 @@ impl Asked {
             if let Some(rule) = rules.get(charge.index)
                 && let Some(entry) = memory.entry_of(rule, charge.spot.epoch)
             {
-                entry.in_flight = entry.in_flight.saturating_sub(u64::from(charge.units));
+                charge.land(entry);
                 entry.is_touched = false;
             }
         }
@@ -361,12 +384,13 @@ impl Asked {
                 false => Judged::Misplaced(held),
             };
         }
-        for (held, (total, is_expiry_set, is_final)) in held.iter().zip(learned) {
+        let landed = held.iter().zip(&self.charges).zip(learned);
+        for ((held, charge), (total, is_expiry_set, is_final)) in landed {
             let Some(rule) = rules.get(held.index) else {
                 continue;
             };
             if let Some(entry) = memory.entry_of(rule, held.spot.epoch) {
-                entry.in_flight = entry.in_flight.saturating_sub(u64::from(held.units));
+                charge.land(entry);
                 let growth = total.saturating_sub(entry.total);
                 entry.total = total;
                 if held.fits {

@@ -286,7 +286,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             let memory = &mut self.trips.memory.borrow_mut();
             for held in held.iter().filter(|held| held.is_spent) {
                 if let Some(rule) = self.trips.rule(held) {
-                    memory.unspend(rule);
+                    memory.unspend(rule, held.spot);
                 }
             }
         }

@@ -2,7 +2,9 @@
 //!
 //! A lease is spent for at most one bucket after its charge, and only in the epoch of its
 //! charge; the proof in the module above rests on both. What is not spent goes back with
-//! the next charge, or ages out. No clock, no commands.
+//! the next charge, or ages out. Where several requests come at once, one of them renews a
+//! lease while the others spend the rest of it, or all of them would charge when it ends. No
+//! clock, no commands.
 
 use super::meter::Unspent;
 use super::rule::Rule;
@@ -44,6 +46,10 @@ impl Lease {
         Some(self.spot)
     }
 
+    pub fn is_at(&self, spot: Spot) -> bool {
+        self.spot == spot
+    }
+
     pub fn unspent(self) -> Option<Unspent> {
         (self.left > 0).then_some((self.spot, self.left))
     }
@@ -57,11 +63,28 @@ pub struct Demand {
     per_bucket: u64,
     spent: u64,
     since_ms: u64,
+    /// Units that requests charge by themselves while a grant is under way, and how many
+    /// they were since the last one.
+    crowd: u32,
+    crowding: u32,
 }
 
 impl Demand {
     pub fn spent(&mut self, cost: u32) {
         self.spent += u64::from(cost);
+    }
+
+    /// Charged beside a grant that is under way.
+    pub fn crowded(&mut self, cost: u32) {
+        self.spent(cost);
+        self.crowding = self.crowding.saturating_add(cost);
+    }
+
+    /// Whether a lease ends soon, by its permits or its time, and a crowd would stand there.
+    pub fn wants_more(&self, lease: Lease, rule: &Rule<'_>, label_ms: u64) -> bool {
+        let bucket_ms = rule.window.bucket_ms();
+        let is_ending = label_ms + bucket_ms / 8 > lease.spot.at_ms + bucket_ms;
+        lease.left < self.crowd || self.crowd > 0 && is_ending
     }
 
     /// How many units to charge now, `rule.cost` among them; `room` is what seems left.
@@ -82,7 +105,10 @@ impl Demand {
             // More in a part of a bucket than was expected of all of it.
             self.per_bucket = self.spent * FRACTION * 2;
         }
-        let wanted = (self.per_bucket + self.per_bucket / 4) / FRACTION;
+        // A crowd that is served ahead of time is not seen: it is forgotten slowly.
+        let fewer = self.crowd - self.crowd.div_ceil(8);
+        self.crowd = std::mem::take(&mut self.crowding).max(fewer);
+        let wanted = (self.per_bucket + self.per_bucket / 4) / FRACTION + u64::from(self.crowd);
         let most = (rule.capacity() / MOST_OF_LIMIT).min(room / MOST_OF_ROOM);
         match wanted.min(most) {
             more if more > rule.cost() => u32::try_from(more).unwrap_or(rule.cost),

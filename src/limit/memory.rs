@@ -23,6 +23,9 @@ pub(super) const MAX_ENTRIES: usize = 10_000;
 /// A refusal is remembered no longer, because others may give their charges back.
 const MAX_REFUSAL_MS: u64 = 5_000;
 
+/// A grant that has no answer by then never gets one.
+const MAX_GRANTING_MS: u64 = 5_000;
+
 /// A whole share.
 pub(super) const SHARES: u64 = 1024;
 
@@ -66,6 +69,10 @@ pub(super) struct Entry {
     pub is_previous_final: bool,
     /// Permits that are charged and not spent.
     pub lease: Option<Lease>,
+    /// Of the lease before: goes back with the next charge.
+    pub rest: Option<Unspent>,
+    /// When the charge left that brings the next lease.
+    pub granting_ms: Option<u64>,
     pub demand: Demand,
     refusal: Option<Refusal>,
 }
@@ -264,24 +271,45 @@ impl Memory {
         let label_ms = self.label(rule.shard, now_ms);
         let epoch = rule.window.spot(label_ms).epoch;
         let entry = self.entry_of(rule, epoch)?;
-        let spot = entry.lease.as_mut()?.spend(rule, label_ms)?;
+        let (lease, spot) = entry.spend(rule, label_ms, now_ms)?;
+        entry.lease = Some(lease);
         entry.demand.spent(rule.cost);
         Some(spot)
+    }
+
+    /// Whether `spend` would take one.
+    pub(super) fn can_spend(&self, rule: &Rule<'_>, now_ms: u64) -> bool {
+        let label_ms = self.label(rule.shard, now_ms);
+        let epoch = rule.window.spot(label_ms).epoch;
+        let entry = self.entries.get(&rule.base);
+        !self.is_clock_unsure(rule.shard, now_ms)
+            && (entry.filter(|entry| entry.epoch == epoch))
+                .is_some_and(|entry| entry.spend(rule, label_ms, now_ms).is_some())
     }
 
     /// Takes what is left of a lease of the epoch before: it can no longer be spent, and
     /// it still counts.
     pub(super) fn outlived(&mut self, rule: &Rule<'_>, epoch: u64) -> Option<Unspent> {
         let entry = self.entry_of(rule, epoch.checked_sub(1)?)?;
-        entry.lease.take().and_then(Lease::unspent)
+        let rest = entry.rest.take();
+        entry.lease.take().and_then(Lease::unspent).or(rest)
     }
 
-    /// Another limit refused the request that had taken it.
-    pub(super) fn unspend(&mut self, rule: &Rule<'_>) {
-        if let Some(lease) =
-            (self.entries.get_mut(&rule.base)).and_then(|entry| entry.lease.as_mut())
-        {
+    /// Another limit refused the request that had taken it. A permit goes back to its own
+    /// lease alone: in a later one it would be spent longer after its charge than the proof
+    /// allows.
+    pub(super) fn unspend(&mut self, rule: &Rule<'_>, spot: Spot) {
+        let Some(entry) = self.entry_of(rule, spot.epoch) else {
+            return;
+        };
+        if let Some(lease) = (entry.lease.as_mut()).filter(|lease| lease.is_at(spot)) {
             lease.left += rule.cost;
+            return;
+        }
+        match &mut entry.rest {
+            Some((stands, units)) if *stands == spot => *units += rule.cost,
+            Some(_) => {}
+            None => entry.rest = Some((spot, rule.cost)),
         }
     }
 
@@ -291,6 +319,7 @@ impl Memory {
         if left > 0
             && let Some(entry) = self.entry_of(rule, held.stands.epoch)
         {
+            entry.rest = entry.lease.and_then(Lease::unspent).or(entry.rest);
             entry.lease = Some(Lease::new(held.stands, left));
         }
     }
@@ -334,6 +363,30 @@ impl Memory {
 impl Entry {
     /// Charged by this isolate and not spent: nobody's yet.
     pub fn unspent(&self) -> u64 {
-        self.lease.map_or(0, |lease| u64::from(lease.left))
+        let lease = self.lease.map_or(0, |lease| u64::from(lease.left));
+        lease + self.rest.map_or(0, |(_, units)| u64::from(units))
+    }
+
+    pub fn is_granting(&self, now_ms: u64) -> bool {
+        let age_ms = self
+            .granting_ms
+            .map(|since_ms| now_ms.saturating_sub(since_ms));
+        age_ms.is_some_and(|age_ms| age_ms < MAX_GRANTING_MS)
+    }
+
+    /// The next grant should be under way, and is not.
+    pub fn is_renewal_due(&self, rule: &Rule<'_>, label_ms: u64, now_ms: u64) -> bool {
+        let wants_more = |lease| self.demand.wants_more(lease, rule, label_ms);
+        self.lease.is_some_and(wants_more) && !self.is_granting(now_ms)
+    }
+
+    /// The lease without this request's permit, and where that counts. One request renews it
+    /// before it ends.
+    fn spend(&self, rule: &Rule<'_>, label_ms: u64, now_ms: u64) -> Option<(Lease, Spot)> {
+        let mut lease = self.lease?;
+        match self.is_renewal_due(rule, label_ms, now_ms) {
+            true => None,
+            false => lease.spend(rule, label_ms).map(|spot| (lease, spot)),
+        }
     }
 }

@@ -210,6 +210,19 @@ pub struct Checked {
     pub receipts: Vec<Receipt>,
 }
 
+/// Whether this isolate holds permits for all of them, so that no trip is needed.
+pub fn is_leased(
+    memory: &Memory,
+    redis_timeout_ms: u64,
+    charges: &[Charge<'_>],
+    now_ms: u64,
+) -> bool {
+    // Most limits are not leased: their rules need not be made for that.
+    charges.iter().all(|charge| charge.limit.lease)
+        && (Rule::all(charges, redis_timeout_ms, 0).iter())
+            .all(|rule| memory.can_spend(rule, now_ms))
+}
+
 /// The refusal that this isolate may repeat without asking, if there is one.
 pub fn refused<P: ports::Redis + ports::Clock + ports::Random>(
     memory: &RefCell<Memory>,

@@ -79,6 +79,9 @@ pub const MAX_ORIGIN_TIMEOUT_MS: u64 = 300_000;
 pub const MIN_TTL_MS: u64 = 1_000;
 /// Generations live 172 800 s; an entry that outlived its generation could never be served.
 pub const MAX_LIFE_MS: u64 = 172_800_000;
+/// Whoever purges elsewhere waits no longer than this for an isolate to notice.
+pub const MAX_L1_MS: u64 = 60_000;
+pub const DEFAULT_L1_MS: u64 = 1_000;
 /// Upstash takes 10 MB a request; base64 and the rest of the pipeline need their share.
 pub const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 

@@ -205,7 +205,7 @@ impl Policy {
         query: Option<&str>,
     ) {
         if let Some(rule) = &route.cache {
-            explain_cache(out, rule, resolved, query);
+            explain_cache(out, route, rule, resolved, query);
         } else if let Some(parts) = &route.compose {
             self.explain_parts(out, parts);
         } else {
@@ -281,6 +281,7 @@ fn switched_off(switch: Switch) -> &'static str {
 
 fn explain_cache(
     out: &mut Explanation,
+    route: &Route,
     rule: &CacheRule,
     resolved: &Resolved<'_>,
     query: Option<&str>,
@@ -318,6 +319,16 @@ fn explain_cache(
             show_ms(rule.ttl_ms),
             show_ms(rule.stale_ms)
         ),
+    );
+    out.add(
+        "",
+        match route.l1_ms() {
+            0 => "l1: none, each hit asks Redis".to_owned(),
+            l1_ms => format!(
+                "l1: an isolate's own copy, up to {} after Redis confirmed it, when no limit needs a trip",
+                show_ms(l1_ms)
+            ),
+        },
     );
     let size = u64::try_from(rule.max_bytes).unwrap_or(u64::MAX);
     out.add("", format!("bodies up to {}", show_bytes(size)));

@@ -1,5 +1,7 @@
 //! The checked policy: every reference resolved, every default filled in.
 
+use super::bounds::DEFAULT_L1_MS;
+
 /// What a whole policy says.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -82,6 +84,18 @@ pub struct Route {
     pub compose: Option<Vec<Part>>,
     /// Variables that turn a part of the route off.
     pub switches: Vec<Switch>,
+}
+
+impl Route {
+    /// How long an isolate serves its own entries of this route without asking; 0: it
+    /// keeps none. Where no limit needs a trip it is not for a default to make purges late.
+    pub fn l1_ms(&self) -> u64 {
+        let Some(rule) = &self.cache else { return 0 };
+        rule.l1_ms.unwrap_or(match self.limits.is_empty() {
+            true => 0,
+            false => DEFAULT_L1_MS,
+        })
+    }
 }
 
 /// A variable that is true unless set to false.
@@ -225,6 +239,9 @@ pub struct CacheRule {
     pub ttl_ms: u64,
     /// How long past `ttl_ms` an entry may still be served.
     pub stale_ms: u64,
+    /// How long an isolate serves an entry of its own after Redis confirmed it, without
+    /// asking; `None`: not said.
+    pub l1_ms: Option<u64>,
     /// For 404 and 410; `None`: not stored.
     pub negative_ms: Option<u64>,
     pub max_bytes: usize,

@@ -7,6 +7,9 @@
 //! Values that a backend put there are purged by `DEL` alone (CONTRACT, Redis keys), so
 //! purges of tags do not bind them. A `meta:` record is lost together with its body: see
 //! ARCHITECTURE, What is known to be weak.
+//!
+//! With L1 an isolate that trusts its own entries sees a purge elsewhere at most `l1` late,
+//! its own at once; one that validates them sees every purge at once.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,13 +24,39 @@ use super::world::{Ask, Isolate, Says, Served, World, policy};
 
 const IDS: [&str; 2] = ["a", "b"];
 
-fn items() -> Policy {
+/// How isolates use what they have themselves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Tier {
+    /// Not at all.
+    Off,
+    /// Nothing is limited: without a trip.
+    Trusted,
+    /// Bodies are long and every request is charged: in the limits' trip.
+    Validated,
+}
+
+/// How late a purge elsewhere may be seen.
+const L1_MS: u64 = 1_000;
+const LONG: usize = 33_000;
+const ISOLATES: usize = 3;
+
+fn items(tier: Tier) -> Policy {
+    let limit = match tier {
+        Tier::Validated => {
+            json!([{ "name": "all", "requests": 1_000_000, "window": "60s", "by": "global" }])
+        }
+        Tier::Off | Tier::Trusted => json!([]),
+    };
+    let (ttl, l1) = match tier {
+        Tier::Off => ("1s", "0s"),
+        Tier::Trusted | Tier::Validated => ("3s", "1s"),
+    };
     policy(&json!({
-        "defaults": { "limit": [], "timeout": { "redis": "150ms", "origin": "2s" } },
+        "defaults": { "limit": limit, "timeout": { "redis": "150ms", "origin": "2s" } },
         "route": [
             { "name": "item", "match": "GET /items/{id}", "cache": {
-                "key": "items:{id}", "ttl": "1s", "stale": "2s", "negative": "1s",
-                "tags": ["items", "item:{id}"] } },
+                "key": "items:{id}", "ttl": ttl, "stale": "2s", "negative": "1s",
+                "tags": ["items", "item:{id}"], "l1": l1 } },
             { "name": "both", "match": "GET /both",
                 "compose": { "both": { "route": "item", "each": { "id": IDS } } } },
             { "name": "by-key", "match": "PUT /items/{id}", "purge": { "keys": ["items:{id}"] } },
@@ -53,17 +82,25 @@ struct Write {
     written: BTreeMap<String, u64>,
 }
 
+/// A write whose purge Redis has confirmed.
+struct Purged {
+    at_ms: u64,
+    /// Which isolate has purged.
+    by: usize,
+    write: Write,
+}
+
 /// What is true, kept outside the gateway.
 #[derive(Default)]
 struct Truth {
     versions: BTreeMap<String, u64>,
-    floors: BTreeMap<String, Floor>,
+    purged: Vec<Purged>,
     /// By the `x-write` field of the request.
     writes: BTreeMap<String, Write>,
-    /// The gateway's number of a request to its `x-write`.
-    numbers: BTreeMap<u64, String>,
-    confirmed: u64,
+    /// The gateway's number of a request to its isolate and its `x-write`.
+    numbers: BTreeMap<u64, (usize, String)>,
     served_old: u64,
+    served_local: u64,
 }
 
 impl Truth {
@@ -83,24 +120,35 @@ impl Truth {
     }
 
     /// Redis' word has come that this request's purge has run.
-    fn confirm(&mut self, number: u64) {
-        let Some(write) = self
-            .numbers
-            .get(&number)
-            .and_then(|token| self.writes.get(token))
-        else {
+    fn confirm(&mut self, number: u64, at_ms: u64) {
+        let Some((by, token)) = self.numbers.get(&number) else {
             return;
         };
-        self.confirmed += 1;
-        for (id, version) in &write.written {
-            let floor = self.floors.entry(id.clone()).or_default();
-            let part = if write.is_by_key {
-                &mut floor.key
-            } else {
-                &mut floor.tag
+        if let Some(write) = self.writes.get(token).cloned() {
+            let by = *by;
+            self.purged.push(Purged { at_ms, by, write });
+        }
+    }
+
+    /// What had been purged for a request that began then, when purges elsewhere may be
+    /// seen so late.
+    fn floor(&self, id: &str, isolate: usize, begun_ms: u64, late_ms: u64) -> Floor {
+        let mut floor = Floor::default();
+        for purged in &self.purged {
+            let late_ms = if purged.by == isolate { 0 } else { late_ms };
+            let Some(version) = purged.write.written.get(id) else {
+                continue;
+            };
+            if purged.at_ms + late_ms > begun_ms {
+                continue;
+            }
+            let part = match purged.write.is_by_key {
+                true => &mut floor.key,
+                false => &mut floor.tag,
             };
             *part = (*part).max(*version);
         }
+        floor
     }
 
     /// What is wrong with one body, given the floor when its request began.
@@ -160,8 +208,17 @@ fn is_purge(batch: &Batch) -> bool {
     batch.atomic && matches!(words, Some([_, Word::Text(key), ..]) if key.starts_with("gen:"))
 }
 
-/// One world; what was wrong in it, and how many purges and older answers it had.
-fn live(seed: u64, weather: Weather) -> (Vec<String>, u64, u64) {
+/// What was wrong in a world, and how many purges, older answers and answers from L1 it
+/// had.
+#[derive(Default)]
+struct Lived {
+    wrong: Vec<String>,
+    confirmed: u64,
+    served_old: u64,
+    served_local: u64,
+}
+
+fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
     let world = World::new(seed);
     let truth = Rc::new(RefCell::new(Truth::default()));
     for id in IDS {
@@ -182,7 +239,10 @@ fn live(seed: u64, weather: Weather) -> (Vec<String>, u64, u64) {
             return Says::json(&json!({})).after(after_ms);
         }
         let id = asked.target.rsplit('/').next().unwrap();
-        let body = json!({ "v": truth.versions[id], "by": "origin" }).to_string();
+        let mut body = json!({ "v": truth.versions[id], "by": "origin" }).to_string();
+        if tier == Tier::Validated {
+            body.push_str(&" ".repeat(LONG));
+        }
         let says = match origin_rng.chance(weather.odd) {
             false => Says::new(200, body),
             true => match origin_rng.between(0, 4) {
@@ -197,23 +257,35 @@ fn live(seed: u64, weather: Weather) -> (Vec<String>, u64, u64) {
             ..says.after(after_ms)
         }
     });
-    let known = truth.clone();
+    let (known, sim) = (truth.clone(), world.sim.clone());
     world.watch(move |number, batch, answer| {
         if is_purge(batch)
             && answer
                 .as_ref()
                 .is_ok_and(|replies| !replies.iter().any(Reply::is_error))
         {
-            known.borrow_mut().confirm(number);
+            known.borrow_mut().confirm(number, sim.now_us() / 1000);
         }
     });
-    let isolates: Vec<Isolate> = (0..3).map(|_| world.isolate(items())).collect();
+    let isolates: Vec<Isolate> = (0..ISOLATES).map(|_| world.isolate(items(tier))).collect();
     let wrong: Rc<RefCell<Vec<String>>> = Rc::default();
-    for event in 0..70 {
-        world.pass(rng.between(0, 120));
-        let isolate = rng.pick(&isolates);
+    let late_ms = match tier {
+        Tier::Off => 0,
+        Tier::Trusted => L1_MS,
+        // What Redis does not answer for is trusted.
+        Tier::Validated if weather.slow + weather.broken > 0 => L1_MS,
+        Tier::Validated => 0,
+    };
+    let events = if tier == Tier::Off { 70 } else { 200 };
+    for event in 0..events {
+        let most_ms = if tier == Tier::Off { 120 } else { 60 };
+        world.pass(rng.between(0, most_ms));
+        let at = rng.between(0, ISOLATES as u64 - 1) as usize;
+        let isolate = isolates[at].clone();
         let id = rng.pick(&IDS);
-        match rng.between(0, 99) {
+        // Entries that are purged all the time are never an isolate's own.
+        let is_quiet = tier != Tier::Off && rng.chance(70);
+        match rng.between(if is_quiet { 24 } else { 0 }, 99) {
             kind @ 0..=17 => {
                 let token = event.to_string();
                 let (method, target) = match kind {
@@ -223,7 +295,7 @@ fn live(seed: u64, weather: Weather) -> (Vec<String>, u64, u64) {
                 };
                 let (number, _left) =
                     isolate.send(Ask::new(method, &target).header("x-write", &token));
-                truth.borrow_mut().numbers.insert(number, token);
+                truth.borrow_mut().numbers.insert(number, (at, token));
             }
             18..=23 => {
                 let version = truth.borrow().versions[id];
@@ -234,7 +306,7 @@ fn live(seed: u64, weather: Weather) -> (Vec<String>, u64, u64) {
                     .set_px(world.sim.now_us(), &format!("items:{id}"), body, ttl_ms);
             }
             roll if roll < 24 + weather.lost => lose(&mut rng, &world, id),
-            _ => read(&mut rng, isolate, id, &truth, &wrong),
+            _ => read(&mut rng, (isolate, at), id, late_ms, &truth, &wrong),
         }
     }
     world.settle();
@@ -244,7 +316,12 @@ fn live(seed: u64, weather: Weather) -> (Vec<String>, u64, u64) {
         wrong.push(format!("without expiry: {immortal:?}"));
     }
     let truth = truth.borrow();
-    (wrong, truth.confirmed, truth.served_old)
+    Lived {
+        wrong,
+        confirmed: truth.purged.len() as u64,
+        served_old: truth.served_old,
+        served_local: truth.served_local,
+    }
 }
 
 /// Loses a key, or all of them.
@@ -270,8 +347,9 @@ fn lose(rng: &mut Rng, world: &World, id: &str) {
 
 fn read(
     rng: &mut Rng,
-    isolate: Isolate,
+    (isolate, at): (Isolate, usize),
     id: &'static str,
+    late_ms: u64,
     truth: &Rc<RefCell<Truth>>,
     wrong: &Rc<RefCell<Vec<String>>>,
 ) {
@@ -281,7 +359,10 @@ fn read(
     } else {
         format!("/items/{id}")
     };
-    let floors = truth.borrow().floors.clone();
+    let begun_ms = isolate.world.now_ms();
+    // As it is now: what is purged from here on does not bind this request.
+    let floors = |late_ms| IDS.map(|id| truth.borrow().floor(id, at, begun_ms, late_ms));
+    let (exact, late) = (floors(0), floors(late_ms));
     let begun_us = isolate.world.sim.now_us();
     let (number, slot) = isolate.send(Ask::get(&target));
     if rng.chance(10) {
@@ -294,15 +375,23 @@ fn read(
             wrong.borrow_mut().push(format!("no JSON: {served:?}"));
             return;
         };
-        let items: Vec<(&str, &Value)> = match is_composed {
-            true => IDS.iter().map(|id| (*id, &body["both"][*id])).collect(),
-            false => vec![(id, &body)],
-        };
-        for (id, item) in items {
-            let floor = floors.get(id).copied().unwrap_or_default();
+        let status = served.cache_status();
+        if status.contains("detail=last-resort") {
+            return; // Neither Redis nor the origin has answered.
+        }
+        let is_local = status.contains("detail=l1");
+        truth.borrow_mut().served_local += u64::from(is_local);
+        // Some parts of a page may be the isolate's own.
+        let floors = if is_local || is_composed { late } else { exact };
+        for (known, floor) in IDS.into_iter().zip(floors) {
+            let item = match is_composed {
+                true => &body["both"][known],
+                false if known == id => &body,
+                false => continue,
+            };
+            let id = known;
             let fault = truth.borrow_mut().judge(id, item, floor);
             if let Some(fault) = fault {
-                let status = served.cache_status();
                 let line = format!("request {number} from {begun_us}: {fault} ({status})");
                 wrong.borrow_mut().push(line);
             }
@@ -310,21 +399,65 @@ fn read(
     });
 }
 
-fn live_through(seeds: u64, weather: Weather) {
+fn live_through(seeds: u64, weather: Weather, tier: Tier) {
     let first = first_seed();
-    let (mut confirmed, mut served_old) = (0, 0);
+    let mut all = Lived::default();
     for seed in first..first + seeds {
-        let (wrong, purges, old) = live(seed, weather);
-        assert!(wrong.is_empty(), "seed {seed}, {weather:?}: {wrong:#?}");
-        confirmed += purges;
-        served_old += old;
+        let lived = live(seed, weather, tier);
+        let wrong = lived.wrong;
+        assert!(
+            wrong.is_empty(),
+            "seed {seed}, {weather:?}, {tier:?}: {wrong:#?}"
+        );
+        all.confirmed += lived.confirmed;
+        all.served_old += lived.served_old;
+        all.served_local += lived.served_local;
     }
     println!(
-        "seeds {first}..{}: {confirmed} purges, {served_old} older answers",
-        first + seeds
+        "seeds {first}..{}, {tier:?}: {} purges, {} older answers, {} from L1",
+        first + seeds,
+        all.confirmed,
+        all.served_old,
+        all.served_local
     );
     // A world without purges, or without anything old to serve, would show nothing.
-    assert!(confirmed > seeds && served_old > seeds / 4);
+    assert!(all.confirmed > seeds && all.served_old > seeds / 4);
+    assert!((all.served_local > seeds * 2) == (tier != Tier::Off));
+}
+
+/// No trip fails or is late.
+const CLEAR: Weather = Weather {
+    slow: 0,
+    broken: 0,
+    odd: 5,
+    lost: 5,
+};
+
+/// With L1 a purge through the isolate itself holds at once, one elsewhere after `l1`.
+#[test]
+fn a_confirmed_purge_wins_over_trusted_entries_after_l1() {
+    live_through(30, CLEAR, Tier::Trusted);
+    let rough = Weather {
+        slow: 10,
+        broken: 15,
+        odd: 15,
+        lost: 15,
+    };
+    live_through(30, rough, Tier::Trusted);
+}
+
+/// Validated entries are never older than a purge that was answered, wherever it was; when
+/// trips fail what Redis did not answer for is trusted.
+#[test]
+fn a_confirmed_purge_wins_over_validated_entries_at_once() {
+    live_through(20, CLEAR, Tier::Validated);
+    let rough = Weather {
+        slow: 5,
+        broken: 15,
+        odd: 5,
+        lost: 15,
+    };
+    live_through(20, rough, Tier::Validated);
 }
 
 /// After a confirmed purge nobody gets older data, while trips and origins are slow.
@@ -338,6 +471,7 @@ fn a_confirmed_purge_wins_every_race_in_calm_weather() {
             odd: 5,
             lost: 5,
         },
+        Tier::Off,
     );
 }
 
@@ -352,6 +486,7 @@ fn a_confirmed_purge_wins_every_race_when_trips_fail() {
             odd: 10,
             lost: 5,
         },
+        Tier::Off,
     );
 }
 
@@ -366,5 +501,6 @@ fn a_confirmed_purge_wins_every_race_when_keys_are_lost() {
             odd: 25,
             lost: 25,
         },
+        Tier::Off,
     );
 }

@@ -117,6 +117,16 @@ fn cache_status_says_what_happened() {
             true,
         ),
         (
+            CacheStatus::LocalHit { ttl_s: 42 },
+            "edgeweir; hit; ttl=42; detail=l1",
+            true,
+        ),
+        (
+            CacheStatus::LastResort { ttl_s: -1 },
+            "edgeweir; hit; ttl=-1; detail=last-resort",
+            true,
+        ),
+        (
             CacheStatus::Stale { past_s: 7 },
             "edgeweir; hit; ttl=-7; detail=stale",
             true,

@@ -90,6 +90,32 @@ fn a_steady_load_costs_few_commands() {
     }
 }
 
+/// Requests that come in crowds of 32 do not all charge when a lease ends: one of them
+/// renews it while the others spend the rest.
+#[test]
+fn a_crowd_renews_its_lease_ahead_of_time() {
+    let limit = leased(1_000_000, 60_000);
+    // 100 crowds a second for a quarter of a minute.
+    let arrivals_us: Vec<u64> = (0..1_500_u64)
+        .flat_map(|crowd| (0..32).map(move |_| crowd * 10_000))
+        .collect();
+    let requests = arrivals_us.len();
+    let case = Crowd {
+        seed: first_seed(),
+        limit,
+        isolates: 1,
+        arrivals_us,
+        spikes: false,
+        skewed: false,
+        flush: false,
+    };
+    let outcome = case.run();
+    let charged = requests - outcome.spent;
+    println!("{charged} of {requests} requests charged");
+    assert_eq!(outcome.admitted_us.len(), requests);
+    assert!(charged * 50 < requests, "{charged} of {requests}");
+}
+
 /// A flush loses what was charged, and no permit is spent twice or given back below zero.
 #[test]
 fn a_flush_leaves_leases_harmless() {

@@ -9,6 +9,7 @@
 
 mod cache_flight;
 mod cache_foreign;
+mod cache_l1;
 mod cache_lookup;
 mod cache_race;
 mod compose;
@@ -33,6 +34,7 @@ mod gateway_stores;
 mod headers;
 mod identity;
 mod json;
+mod l1;
 mod limit_algorithms;
 mod limit_bound;
 mod limit_exact;
@@ -45,6 +47,7 @@ mod names;
 mod penalty;
 mod policy;
 mod purge;
+mod recent;
 mod redis_breaker;
 mod redis_codec;
 mod redis_fake;

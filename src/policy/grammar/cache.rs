@@ -10,12 +10,13 @@ use super::super::types::{CacheRule, Piece, PurgeRule, QueryParameter, Template}
 use super::route::Matched;
 use super::unbuilt;
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "key",
     "query",
     "ttl",
     "stale",
     "tags",
+    "l1",
     "negative",
     "max_size",
     "credentials",
@@ -42,6 +43,7 @@ pub fn rule(
         None => Some(Vec::new()),
     };
     let (ttl_ms, stale_ms) = lifetimes(&table, by_origin, faults);
+    let l1_ms = l1(&table, ttl_ms, faults);
     let negative_ms = table
         .get("negative")
         .map(|field| field.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults));
@@ -69,6 +71,7 @@ pub fn rule(
         key: key?,
         ttl_ms: ttl_ms?,
         stale_ms: stale_ms?,
+        l1_ms: l1_ms?,
         negative_ms: match negative_ms {
             Some(negative_ms) => Some(negative_ms?),
             None => None,
@@ -118,6 +121,26 @@ fn lifetimes(
         field.fault(faults, message, help);
     }
     (ttl_ms, stale_ms)
+}
+
+/// `l1`, no longer than `ttl`; the outer `None`: there is a fault.
+fn l1(table: &Table<'_>, ttl_ms: Option<u64>, faults: &mut Faults) -> Option<Option<u64>> {
+    let Some(field) = table.get("l1") else {
+        return Some(None);
+    };
+    let l1_ms = field.duration(0..=MAX_L1_MS, faults)?;
+    if let Some(ttl_ms) = ttl_ms
+        && l1_ms > ttl_ms
+    {
+        let message = format!(
+            "`l1` is {}, and an entry is fresh for {}",
+            show_ms(l1_ms),
+            show_ms(ttl_ms)
+        );
+        field.fault(faults, message, "write at most the `ttl`");
+        return None;
+    }
+    Some(Some(l1_ms))
 }
 
 fn scope<'a>(matched: Option<&'a Matched>, query: Option<&'a [QueryParameter]>) -> Scope<'a> {

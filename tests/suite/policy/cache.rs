@@ -43,6 +43,13 @@ fn cache_rules_are_checked() {
         "[[route]]\nname = \"a\"\nmatch = \"GET|HEAD /a\"\ncache = { key = \"a\", ttl = \"24h\", stale = \"24h\" }",
     );
     in_cache("stale = §\"-1s\"", "/stale", "no duration");
+    in_cache("l1 = §\"61s\"", "/l1", "`l1` is 61s");
+    in_cache("l1 = §5", "/l1", "`l1` is a number, not text");
+    in_route(
+        "cache = { key = \"a:{id}\", ttl = \"2s\", l1 = §\"2001ms\" }",
+        "/cache/l1",
+        "`l1` is 2001ms, and an entry is fresh for 2s",
+    );
     in_cache("negative = §\"0s\"", "/negative", "`negative` is 0ms");
     in_cache("max_size = §\"0B\"", "/max_size", "`max_size` is 0B");
     in_cache("max_size = §\"2MB\"", "/max_size", "`max_size` is 2MB");

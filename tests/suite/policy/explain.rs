@@ -19,6 +19,35 @@ fn an_explanation_says_why_a_route_wins() {
     );
 }
 
+/// What a policy says of an isolate's own entries, and what it is without.
+#[test]
+fn how_long_an_isolate_serves_its_own_entries() {
+    for (limit, l1, l1_ms, line) in [
+        ("", "", 1_000, "l1: an isolate's own copy, up to 1s after"),
+        ("limit = []\n", "", 0, "l1: none, each hit asks Redis\n"),
+        (
+            "limit = []\n",
+            ", l1 = \"500ms\"",
+            500,
+            "l1: an isolate's own copy, up to 500ms after",
+        ),
+        (
+            "",
+            ", l1 = \"60s\"",
+            60_000,
+            "l1: an isolate's own copy, up to 1m after",
+        ),
+        ("", ", l1 = \"0s\"", 0, "l1: none, each hit asks Redis\n"),
+    ] {
+        let policy = toml(&format!(
+            "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\n{limit}cache = {{ key = \"a\", ttl = \"1m\"{l1} }}\n"
+        ));
+        assert_eq!(policy.routes[0].l1_ms(), l1_ms);
+        let text = policy.explain("GET", "/a").to_string();
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
 #[test]
 fn everything_about_a_limit_is_explained() {
     let text = "[defaults]

@@ -179,6 +179,10 @@ impl FakeRedis {
                     .expires_us
                     .map_or(-1, |at_us| ((at_us - now_us) / 1000) as i64),
             }),
+            ["PEXPIRETIME", key] => Reply::Int(match keys.get(*key) {
+                None => -2,
+                Some(value) => value.expires_us.map_or(-1, |at_us| (at_us / 1000) as i64),
+            }),
             ["PING"] => Reply::Bytes(b"PONG".to_vec()),
             ["GETRANGE", key, "0", "-1"] => Reply::Bytes(
                 keys.get(*key)
