@@ -62,7 +62,8 @@ function readFolder(place) {
 async function compile({ env, workerBuild }) {
   mkdirSync(BUILD_DIR, { recursive: true });
   // The default features are those of the command line: the TOML parser stays out of the Worker.
-  const { code } = await run(workerBuild, ["--release", "--no-default-features"], { env: { ...process.env, ...env }, show: true });
+  const args = ["--release", "--no-opt", "--no-default-features"];
+  const { code } = await run(workerBuild, args, { env: { ...process.env, ...env }, show: true });
   if (code !== 0) throw new SetupError("The Worker was not built: correct the errors above.");
   // An alias for projects that name worker-build's old entry point.
   rmSync(path.join(BUILD_DIR, "worker"), { recursive: true, force: true });
