@@ -5,6 +5,7 @@
 
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -59,11 +60,21 @@ function readFolder(place) {
   }
 }
 
+/** Panics name their place: without where this machine keeps its crates, which is some of the upload. */
+async function shortPaths(env) {
+  const sources = path.join(env.CARGO_HOME ?? path.join(os.homedir(), ".cargo"), "registry", "src");
+  await run("cargo", ["fetch", "--locked"], { env });
+  const folders = existsSync(sources) ? readdirSync(sources).map((folder) => path.join(sources, folder)) : [];
+  // A folder with a space in its name would be two flags.
+  return folders.filter((folder) => !/\s/.test(folder)).map((folder) => `--remap-path-prefix=${folder}/=`);
+}
+
 async function compile({ env, workerBuild }) {
   mkdirSync(BUILD_DIR, { recursive: true });
   // The default features are those of the command line: the TOML parser stays out of the Worker.
-  const args = ["--release", "--no-opt", "--no-default-features"];
-  const { code } = await run(workerBuild, args, { env: { ...process.env, ...env }, show: true });
+  const variables = { ...process.env, ...env };
+  variables.RUSTFLAGS = [variables.RUSTFLAGS, ...(await shortPaths(variables))].filter(Boolean).join(" ");
+  const { code } = await run(workerBuild, ["--release", "--no-opt", "--no-default-features"], { env: variables, show: true });
   if (code !== 0) throw new SetupError("The Worker was not built: correct the errors above.");
   // An alias for projects that name worker-build's old entry point.
   rmSync(path.join(BUILD_DIR, "worker"), { recursive: true, force: true });

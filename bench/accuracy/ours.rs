@@ -164,6 +164,8 @@ fn is_charge(ran: &Ran) -> bool {
                 _ => false,
             })
         }
+        // A log's units that are only moved were charged before.
+        ["ZADD", _, "XX", ..] => false,
         ["ZADD" | "INCR" | "SET", ..] => true,
         ["INCRBY", _, by] => !by.starts_with('-'),
         _ => false,

@@ -10,7 +10,6 @@ const route = (name, match, limit, more = {}) => ({ name, match, limit, ...more 
 const POLICY = {
   route: [
     route("three", "GET /three", [{ name: "burst", requests: 3, window: "60s", by: "ip" }]),
-    route("hundred", "GET /hundred", [{ name: "minute", requests: 100, window: "60s", by: "global" }]),
     route("both", "GET /both", [
       { name: "wide", requests: 10, window: "60s", by: "global" },
       { name: "narrow", requests: 2, window: "60s", by: "ip" },
@@ -192,9 +191,13 @@ test("every key of the limiter expires, and no key holds a raw user id", async (
 });
 
 test("four processes, limit 100 in 60 s, 2 000 requests at once: at most 100 are admitted and at least 98", async () => {
+  // Cold processes that share two cores are slow themselves: Redis must not look slow for that.
+  const minute = [{ name: "minute", requests: 100, window: "60s", by: "global" }];
+  const policy = { defaults: { timeout: { redis: "5s" } }, route: [route("hundred", "GET /hundred", minute)] };
+  const bed = await startBed({ policy, workers: 4 });
   const answers = await Promise.all(
     Array.from({ length: 2000 }, (_, n) => bed.get("/hundred", { url: bed.urls[n % 4], ip: `203.0.113.${n % 250}` })),
-  );
+  ).finally(() => bed.close());
   const admitted = answers.filter((answer) => answer.status === 200).length;
   const refused = answers.filter((answer) => answer.status === 429).length;
   console.log(`admitted ${admitted}, refused ${refused}`);
