@@ -1,6 +1,7 @@
 // The border of the wasm: what would be many calls across it for each request is one of these. Nothing is decided here.
 //
-// Fields cross it as text, a line for each name and each value: the platform lets no line's end into either.
+// Fields come as text, a line for each name and each value: the platform lets no line's end into either. They go as JSON, a
+// record or a list of pairs: both are what the platform takes for headers, and a record is read sooner.
 
 /** Method and URL of a request, then its fields. */
 export function requestText(request) {
@@ -16,17 +17,6 @@ export function fieldsText(headers) {
   return text;
 }
 
-/** The same fields for a request or an answer: the platform reads a record soonest, but no name can come twice in it. */
-function fields(text, isList) {
-  const lines = text.split("\n");
-  const headers = isList ? new Headers() : {};
-  for (let at = 2; at < lines.length; at += 2) {
-    if (isList) headers.append(lines[at - 1], lines[at]);
-    else headers[lines[at - 1]] = lines[at];
-  }
-  return headers;
-}
-
 /** One request: `answer` is what its visitor waits for. The platform keeps it alive until `end`, also without a visitor. */
 export function open(context) {
   const turn = {};
@@ -35,8 +25,8 @@ export function open(context) {
   return turn;
 }
 
-export function respond(status, text, isList, body, webSocket) {
-  return new Response(body, { status, headers: fields(text, isList), webSocket });
+export function respond(status, fields, body, webSocket) {
+  return new Response(body, { status, headers: JSON.parse(fields), webSocket });
 }
 
 let land;
@@ -52,9 +42,10 @@ export function sleep(id, ms) {
 }
 
 /** Lands with status 0 when it fails and without bytes when there are more than `most`. Returns what ends it. */
-export function post(id, url, text, body, most) {
+export function post(id, url, fields, body, most) {
   const controller = new AbortController();
-  exchange(land, id, url, { method: "POST", headers: fields(text, false), body, redirect: "manual", signal: controller.signal }, most);
+  const init = { method: "POST", headers: JSON.parse(fields), body, redirect: "manual", signal: controller.signal };
+  exchange(land, id, url, init, most);
   return controller;
 }
 

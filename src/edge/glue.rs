@@ -14,6 +14,8 @@ use wasm_bindgen::prelude::{Closure, wasm_bindgen};
 use web_sys::{AbortController, ReadableStreamDefaultReader, Request, Response};
 
 use crate::http::Headers;
+use crate::json::write_text;
+use crate::redis::Post;
 
 #[wasm_bindgen(module = "/src/edge/glue.js")]
 extern "C" {
@@ -22,10 +24,9 @@ extern "C" {
     #[wasm_bindgen(js_name = fieldsText)]
     fn fields_text(headers: &web_sys::Headers) -> String;
     #[wasm_bindgen(catch, js_name = respond)]
-    fn respond_text(
+    fn respond_json(
         status: u16,
-        text: &str,
-        is_list: bool,
+        fields: &str,
         body: &JsValue,
         socket: &JsValue,
     ) -> Result<Response, JsValue>;
@@ -82,28 +83,25 @@ fn fields<'t>(mut lines: impl Iterator<Item = &'t str>) -> Headers {
     pairs.collect()
 }
 
-/// `None` when a line's end in a field would make others of it.
-fn text<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>) -> Option<String> {
-    let mut text = String::new();
+/// Fields as the platform takes them: a record, or a list of pairs when a name comes twice.
+fn json(fields: &[(&str, &str)]) -> String {
+    let mut names = fields.iter().map(|(name, _)| name).enumerate();
+    let is_record = names.all(|(at, name)| fields.iter().take(at).all(|(other, _)| other != name));
+    let [begin, next, between, end, last]: [&[u8]; 5] = match is_record {
+        true => [b"{", b",", b":", b"", b"}"],
+        false => [b"[[", b",[", b",", b"]", b"]"],
+    };
+    let mut json = Vec::with_capacity(512);
     for (name, value) in fields {
-        for part in [name, value] {
-            text.push('\n');
-            text.push_str(part);
-            if part.contains('\n') {
-                return None;
-            }
-        }
+        json.extend_from_slice(if json.is_empty() { begin } else { next });
+        write_text(name, &mut json);
+        json.extend_from_slice(between);
+        write_text(value, &mut json);
+        json.extend_from_slice(end);
     }
-    Some(text)
-}
-
-/// Whether a JavaScript object can have each name as a property.
-fn is_record(headers: &Headers) -> bool {
-    let mut names = headers.iter().map(|(name, _)| name).enumerate();
-    names.all(|(at, name)| {
-        let mut before = headers.iter().take(at);
-        name != "__proto__" && before.all(|(other, _)| other != name)
-    })
+    json.extend_from_slice(if json.is_empty() { b"{}" } else { last });
+    // What is written is UTF-8.
+    String::from_utf8(json).unwrap_or_default()
 }
 
 /// An error when the platform refuses the status or a field.
@@ -113,8 +111,8 @@ pub fn respond(
     body: &JsValue,
     socket: &JsValue,
 ) -> Result<Response, JsValue> {
-    let text = text(headers.iter()).ok_or(JsValue::UNDEFINED)?;
-    respond_text(status, &text, !is_record(headers), body, socket)
+    let fields: Vec<(&str, &str)> = headers.iter().collect();
+    respond_json(status, &json(&fields), body, socket)
 }
 
 /// What came of a `post`; of a `sleep` it says nothing.
@@ -265,18 +263,15 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// `None` when a field cannot be sent.
-pub async fn post<'f>(
-    url: &str,
-    fields: impl Iterator<Item = (&'f str, &'f str)>,
-    body: &str,
-    most: u32,
-) -> Option<Landed> {
-    let text = text(fields)?;
+pub async fn post(request: &Post, most: u32) -> Landed {
+    let fields = request.headers.iter();
+    let fields: Vec<(&str, &str)> = fields
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     let landing = Landing::new();
-    let controller = start_post(landing.0, url, &text, body, most);
+    let controller = start_post(landing.0, &request.url, &json(&fields), &request.body, most);
     let mut abort = AbortOnDrop::new(Some(controller));
     let landed = landing.await;
     abort.disarm();
-    Some(landed)
+    landed
 }

@@ -115,19 +115,15 @@ impl Transport for EdgePorts {
         _timeout_ms: u64,
         max_bytes: usize,
     ) -> Result<Answer, TransportError> {
-        let fields = request.headers.iter();
-        let fields = fields.map(|(name, value)| (*name, value.as_str()));
         let most = u32::try_from(max_bytes).unwrap_or(u32::MAX);
-        match glue::post(&request.url, fields, &request.body, most).await {
-            None | Some(Landed { status: 0, .. }) => {
-                Err(TransportError::Failed("fetch".to_owned()))
-            }
-            Some(Landed { body: None, .. }) => Err(TransportError::TooLarge),
-            Some(Landed {
+        match glue::post(request, most).await {
+            Landed { status: 0, .. } => Err(TransportError::Failed("fetch".to_owned())),
+            Landed { body: None, .. } => Err(TransportError::TooLarge),
+            Landed {
                 status,
                 sync_token,
                 body: Some(body),
-            }) => Ok(Answer {
+            } => Ok(Answer {
                 status,
                 sync_token,
                 body,
