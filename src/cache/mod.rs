@@ -7,6 +7,7 @@
 pub mod adopted;
 pub mod entry;
 pub mod flight;
+pub mod http;
 pub mod lookup;
 pub mod purge;
 pub mod store;

@@ -30,6 +30,7 @@ mod gateway_limits;
 mod gateway_lists;
 mod gateway_stores;
 mod headers;
+mod http_cache;
 mod identity;
 mod json;
 mod limit_algorithms;
