@@ -70,10 +70,12 @@ impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
 }
 
 /// What a visitor asks for. The body stays with the platform.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// As sent, upper case for the known ones.
     pub method: String,
+    /// Scheme and authority it was sent to: `https://example.com`.
+    pub base: String,
     /// The path as sent, starting with `/`, undecoded.
     pub path: String,
     /// What follows the first `?`, undecoded.

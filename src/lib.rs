@@ -12,6 +12,7 @@
 //! failure    what the edge answers by itself       recent     a bounded map
 //! penalty    backoff of who goes on                refused    who is refused most
 //! conduct    where these two meet the flow         bill       what a request's outcome costs
+//! exchange   one answer of `http` mode
 //! json       all JSON, read and written            names      a sorted set
 //! edge       the platform, wasm only               concurrency  how many are at Redis
 //! ```
@@ -26,6 +27,7 @@ pub mod conduct;
 pub mod config;
 pub mod controls;
 pub mod deferred;
+pub mod exchange;
 pub mod failure;
 pub mod fill;
 pub mod gateway;

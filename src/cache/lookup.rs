@@ -10,6 +10,9 @@ use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
 use crate::http::Headers;
 use crate::redis::{Command, Reply};
 
+/// What keys of `http` mode begin with, and no other ones.
+pub const HTTP_KEYS: &str = "http:";
+
 /// One entry's names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lookup {
@@ -104,8 +107,13 @@ impl Lookups {
                         .iter()
                         .map(|key| value(key).and_then(Reply::as_str).map(str::to_owned))
                         .collect();
+                    let body = value(&lookup.key).and_then(Reply::as_bytes);
+                    if lookup.key.starts_with(HTTP_KEYS) {
+                        let found = body.map_or(Found::Missing, |body| Found::Record(body.into()));
+                        return Seen { found, generations };
+                    }
                     judge(
-                        value(&lookup.key).and_then(Reply::as_bytes),
+                        body,
                         value(&lookup.meta_key()).and_then(Reply::as_bytes),
                         generations,
                         now_ms,
@@ -124,6 +132,8 @@ pub enum Found {
     Stale(Entry),
     /// Another service's value; how long it lives is not in the lookup.
     Foreign(Entry),
+    /// What lies under a key of `http` mode, judged by its own flow.
+    Record(Rc<[u8]>),
     Missing,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `lookup` judges what one MGET brought, `store` decides what may be kept,
 //! `flight` lets requests of one isolate share a fill, `purge` changes
-//! generations, `adopted` knows other services' values. Nothing here sends anything or reads a clock.
+//! generations, `adopted` knows other services' values, `http` judges by the origin's
+//! headers. Nothing here sends anything or reads a clock.
 
 pub mod adopted;
 pub mod entry;

@@ -5,8 +5,8 @@ use web_sys::ResponseInit;
 
 use crate::http::{Body, Headers, Request, Response};
 
-/// A request as the core sees it, and the scheme and host it was sent to.
-pub fn from_js(request: &web_sys::Request) -> (Request, String) {
+/// A request as the core sees it.
+pub fn from_js(request: &web_sys::Request) -> Request {
     let url = request.url();
     // The platform's URLs are absolute: `https://…`.
     let after_scheme = url.find(':').map_or(0, |at| at + 3);
@@ -20,8 +20,9 @@ pub fn from_js(request: &web_sys::Request) -> (Request, String) {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (target, None),
     };
-    let plain = Request {
+    Request {
         method: request.method(),
+        base: base.to_owned(),
         path: if path.is_empty() {
             "/".to_owned()
         } else {
@@ -29,8 +30,7 @@ pub fn from_js(request: &web_sys::Request) -> (Request, String) {
         },
         query,
         headers: headers_from_js(&request.headers()),
-    };
-    (plain, base.to_owned())
+    }
 }
 
 pub fn headers_from_js(headers: &web_sys::Headers) -> Headers {

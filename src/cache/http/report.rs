@@ -1,5 +1,6 @@
 //! What an answer says of the cache (RFC 9211).
 
+use super::record::Stored;
 use crate::http::Headers;
 
 /// Why a request went on to the origin (RFC 9211, 2.2).
@@ -44,6 +45,15 @@ pub struct Report {
 }
 
 impl Report {
+    pub fn hit(stored: &Stored, now_ms: u64) -> Self {
+        let ttl_s = stored.ttl_s(now_ms);
+        Self {
+            ttl_s: Some(ttl_s),
+            detail: Some(if ttl_s < 0 { "stale" } else { "l2" }),
+            ..Self::default()
+        }
+    }
+
     pub fn forwarded(forward: Forward, detail: Option<&'static str>) -> Self {
         Self {
             forward: Some(forward),
