@@ -142,17 +142,14 @@ pub fn ended<B>(policy: &Policy, request: &Request, target: &str, response: &Res
     purge
 }
 
-/// What was found, if it is of now.
-fn current(found: &Found, generations: &[Option<String>]) -> Record {
+/// What was found, if it is of these generations.
+fn current(found: &Found, generations: &[String]) -> Record {
     let Found::Record(bytes) = found else {
         return Record::default();
     };
-    let is_current = |record: &Record| {
-        record.generations.len() == generations.len()
-            && (record.generations.iter().zip(generations))
-                .all(|(then, now)| now.as_ref() == Some(then))
-    };
-    Record::unpack(bytes).filter(is_current).unwrap_or_default()
+    let record = Record::unpack(bytes);
+    let is_current = |record: &Record| record.generations == generations;
+    record.filter(is_current).unwrap_or_default()
 }
 
 fn rule(policy: &Policy, route: usize) -> Option<&CacheRule> {
@@ -166,39 +163,65 @@ pub async fn answer<P: Ports>(
     incoming: &P::Incoming,
     seen: Option<Seen>,
 ) -> Result<Response<P::Body>, Failure> {
+    let report = match exchanged(visit, exchange, seen).await {
+        Exchanged::Answer(answer) => return answer,
+        Exchanged::PassOn(report) => report,
+    };
+    // The visitor's own request, to the origin and back untouched.
+    if !pay(visit).await {
+        return Err(Failure::ReducedCapacity);
+    }
+    let replaced = replaced_headers(&exchange.request);
+    let mut response = visit
+        .forward(incoming, &exchange.wanted.target, &replaced)
+        .await
+        .map_err(origin_failure)?;
+    report.add_to(&mut response.headers);
+    Ok(response)
+}
+
+/// What the cache can do for a request.
+enum Exchanged<B> {
+    Answer(Result<Response<B>, Failure>),
+    PassOn(Report),
+}
+
+async fn exchanged<P: Ports>(
+    visit: &Visit<'_, P>,
+    exchange: &Exchange,
+    seen: Option<Seen>,
+) -> Exchanged<P::Body> {
+    let without_redis = Exchanged::PassOn(Report::forwarded(Forward::Bypass, Some("redis")));
     let Some(seen) = seen else {
-        let report = Report::forwarded(Forward::Bypass, Some("redis"));
-        return pass_on(visit, exchange, incoming, report).await;
+        return without_redis;
     };
     let fields = exchange.fields();
     let asked = Control::of_request(fields);
-    let record = current(&seen.found, &seen.generations);
+    let known: Option<Vec<String>> = seen.generations.clone().into_iter().collect();
+    let record = known.map_or_else(Record::default, |known| current(&seen.found, &known));
     let variant = exchange.variant(&record);
     let stored = record.select(fields);
     let now_ms = visit.now_ms();
-    let reuse =
-        stored.map(|stored| reuse::judge(stored, &asked, stale_ms(visit, exchange), now_ms));
-    if let Some(stored) = stored
-        && let Some(Reuse::Serve | Reuse::ServeAndAsk) = reuse
-    {
-        if reuse == Some(Reuse::ServeAndAsk) {
-            visit.defer(Deferred::Revalidate {
-                exchange: Box::new(exchange.clone()),
-                generations: record.generations.clone(),
-                variant,
-            });
+    let stale_ms = stale_ms(visit, exchange);
+    let forward = match stored.map(|stored| reuse::judge(stored, &asked, stale_ms, now_ms)) {
+        Some(reuse @ (Reuse::Serve | Reuse::ServeAndAsk)) => {
+            if reuse == Reuse::ServeAndAsk {
+                visit.defer(Deferred::Revalidate {
+                    exchange: Box::new(exchange.clone()),
+                    generations: record.generations.clone(),
+                    variant,
+                });
+            }
+            return Exchanged::Answer(hit(exchange, stored, now_ms));
         }
-        return Ok(serve(exchange, stored, Report::hit(stored, now_ms), now_ms));
-    }
-    let forward = match reuse {
         Some(Reuse::Unwanted) => Forward::Request,
-        Some(_) => Forward::Stale,
+        Some(Reuse::Stale) => Forward::Stale,
         None if record.variants.is_empty() => Forward::UriMiss,
         None => Forward::VaryMiss,
     };
     // 5.2.1.7: only-if-cached.
     if asked.only_if_cached {
-        return Err(Failure::NotCached);
+        return Exchanged::Answer(Err(Failure::NotCached));
     }
     let has = |name| fields.contains(name);
     // What cannot be filled goes on as it is: there is no whole answer to make of it, or none
@@ -211,49 +234,75 @@ pub async fn answer<P: Ports>(
         _ => None,
     };
     if why.is_some() {
-        let report = Report::forwarded(forward, why);
-        return pass_on(visit, exchange, incoming, report).await;
+        return Exchanged::PassOn(Report::forwarded(forward, why));
     }
     // 5.2.2.4: what is always validated is so for each request. What credentials bring
     // is rarely for others, and must not keep them waiting, nor from sharing.
-    let control = stored.map(|stored| Control::of_response(&stored.headers));
-    let is_alone = has("authorization")
-        || forward == Forward::Request
-        || control.is_some_and(|control| control.no_cache)
-        || (visit.gateway.flights.borrow()).is_uncacheable(&exchange.wanted.lookup.key, now_ms);
     let lookup = &exchange.wanted.lookup;
+    let is_validated = |stored: &Stored| Control::of_response(&stored.headers).no_cache;
+    let mut is_alone = has("authorization")
+        || forward == Forward::Request
+        || stored.is_some_and(is_validated)
+        || (visit.gateway.flights.borrow()).is_uncacheable(&lookup.key, now_ms);
     let Some(generations) = seed(visit, lookup, seen.generations).await else {
-        let report = Report::forwarded(Forward::Bypass, Some("redis"));
-        return pass_on(visit, exchange, incoming, report).await;
+        return without_redis;
     };
-    let turn = Turn {
+    let mut turn = Turn {
         fill: Fill::new(visit, &exchange.wanted, generations, &variant),
         visit,
         exchange,
         asked,
         forward,
     };
-    let joined = match is_alone {
-        true => None,
-        false => Some(turn.fill.join()),
-    };
-    let outcome = match joined {
-        None => Outcome::Alone,
-        Some(Join::Lead(cell)) => turn.lead(cell, &record).await,
-        Some(Join::Follow(cell)) => turn.follow(&cell).await,
-    };
-    match outcome {
-        Outcome::Answer(answer) => answer,
-        Outcome::Trouble(error) => turn.trouble(&record, Trouble::NoAnswer(error)),
-        Outcome::Alone => {
-            // A lock of its own, which nobody waits for.
-            let own = generation(visit.random());
-            let generations = turn.fill.generations.clone();
-            let fill = Fill::new(visit, &exchange.wanted, generations.clone(), &own);
-            let turn = Turn { fill, ..turn };
-            turn.pay_and_ask(None, generations, record).await
+    let mut cell = None;
+    let mut record = record;
+    if !is_alone {
+        let waited = match turn.fill.join() {
+            Join::Lead(own) => {
+                let waited = turn.lead(&own, &record).await;
+                cell = Some(own);
+                waited
+            }
+            Join::Follow(cell) => turn.follow(&cell).await,
+        };
+        match waited {
+            Waited::Shared(stored) => return Exchanged::Answer(Ok(turn.collapsed(&stored))),
+            Waited::Failed(error) => {
+                let trouble = Trouble::NoAnswer(error);
+                return Exchanged::Answer(turn.trouble(&record, trouble));
+            }
+            Waited::Leads(generations, now) => {
+                turn.fill.generations = generations;
+                record = now;
+            }
+            Waited::Alone => is_alone = true,
         }
     }
+    if is_alone {
+        // A lock of its own, which nobody waits for.
+        let own = generation(visit.random());
+        let generations = std::mem::take(&mut turn.fill.generations);
+        turn.fill = Fill::new(visit, &exchange.wanted, generations, &own);
+        cell = None;
+    }
+    if pay(visit).await {
+        return Exchanged::Answer(turn.ask(cell.as_ref(), record).await);
+    }
+    if let Some(cell) = cell {
+        settle(&cell, Flight::Uncacheable);
+        turn.unlock();
+    }
+    // The bill says why.
+    Exchanged::Answer(Err(Failure::ReducedCapacity))
+}
+
+fn hit<B>(
+    exchange: &Exchange,
+    stored: Option<&Stored>,
+    now_ms: u64,
+) -> Result<Response<B>, Failure> {
+    let stored = stored.ok_or(Failure::NotCached)?;
+    Ok(serve(exchange, stored, Report::hit(stored, now_ms), now_ms))
 }
 
 /// How long past its freshness the policy lets an answer be served.
@@ -269,7 +318,7 @@ pub async fn revalidate<P: Ports>(
     generations: Vec<String>,
     variant: &str,
 ) {
-    let turn = Turn {
+    let mut turn = Turn {
         fill: Fill::new(visit, &exchange.wanted, generations, variant),
         visit,
         exchange,
@@ -280,56 +329,32 @@ pub async fn revalidate<P: Ports>(
     let Join::Lead(cell) = turn.fill.join() else {
         return;
     };
-    match turn.fill.take_lock().await {
-        Lock::Taken { found, generations } => {
-            let now: Vec<Option<String>> = generations.iter().cloned().map(Some).collect();
-            let record = current(&found, &now);
-            match turn.usable(&record) {
-                Some(stored) => turn.share(&cell, stored),
-                None => {
-                    let answered = turn.ask(Some(&cell), generations, record).await;
-                    if let Ok(Response {
-                        body: Body::Upstream(body),
-                        ..
-                    }) = answered
-                    {
-                        visit.ports.discard(body);
-                    }
-                }
+    match turn.lead(&cell, &Record::default()).await {
+        Waited::Leads(generations, record) => {
+            turn.fill.generations = generations;
+            let answered = turn.ask(Some(&cell), record).await;
+            if let Ok(Response {
+                body: Body::Upstream(body),
+                ..
+            }) = answered
+            {
+                visit.ports.discard(body);
             }
         }
-        _ => {
-            settle(&cell, Flight::Uncacheable);
-            turn.fill.land();
-        }
+        // Nobody waits with it: everybody has the stale one.
+        Waited::Shared(_) | Waited::Failed(_) | Waited::Alone => {}
     }
 }
 
-/// The visitor's own request, to the origin and back untouched.
-async fn pass_on<P: Ports>(
-    visit: &Visit<'_, P>,
-    exchange: &Exchange,
-    incoming: &P::Incoming,
-    report: Report,
-) -> Result<Response<P::Body>, Failure> {
-    if !pay(visit).await {
-        return Err(Failure::ReducedCapacity);
-    }
-    let replaced = replaced_headers(&exchange.request);
-    let mut response = visit
-        .forward(incoming, &exchange.wanted.target, &replaced)
-        .await
-        .map_err(origin_failure)?;
-    report.add_to(&mut response.headers);
-    Ok(response)
-}
-
-/// What became of waiting.
-enum Outcome<B> {
-    Answer(Result<Response<B>, Failure>),
+/// What became of waiting for others.
+enum Waited {
+    /// What another's trip to the origin brought.
+    Shared(Rc<Stored>),
     /// The origin failed for all who waited.
-    Trouble(OriginError),
-    /// Nothing to share: this request asks for itself.
+    Failed(OriginError),
+    /// This request asks for all: with these generations, and what is stored now.
+    Leads(Vec<String>, Record),
+    /// Nothing to share: it asks for itself.
     Alone,
 }
 
@@ -347,32 +372,21 @@ impl<P: Ports> Turn<'_, '_, P> {
         Report::forwarded(self.forward, None)
     }
 
-    /// A stored answer that serves this request as it is.
-    fn usable<'r>(&self, record: &'r Record) -> Option<&'r Stored> {
-        let stored = record.select(self.exchange.fields())?;
-        self.is_usable(stored).then_some(stored)
-    }
-
+    /// Whether a stored answer serves this request as it is.
     fn is_usable(&self, stored: &Stored) -> bool {
         let now_ms = self.visit.now_ms();
         let selects = vary::selects(&stored.selecting, self.exchange.fields());
         selects && reuse::judge(stored, &self.asked, 0, now_ms) == Reuse::Serve
     }
 
-    fn collapsed(&self, stored: &Stored) -> Outcome<P::Body> {
+    fn collapsed(&self, stored: &Stored) -> Response<P::Body> {
         let now_ms = self.visit.now_ms();
         let report = Report {
             collapsed: true,
             ttl_s: Some(stored.ttl_s(now_ms)),
             ..self.report()
         };
-        Outcome::Answer(Ok(serve(self.exchange, stored, report, now_ms)))
-    }
-
-    /// Gives the lock back and what another leader stored to those that wait.
-    fn share(&self, cell: &FlightCell, stored: &Stored) {
-        settle(cell, Flight::Stored(Rc::new(stored.clone())));
-        self.unlock();
+        serve(self.exchange, stored, report, now_ms)
     }
 
     fn unlock(&self) {
@@ -380,60 +394,53 @@ impl<P: Ports> Turn<'_, '_, P> {
         self.fill.end(vec![unlock]);
     }
 
-    async fn lead(&self, cell: FlightCell, record: &Record) -> Outcome<P::Body> {
+    async fn lead(&self, cell: &FlightCell, record: &Record) -> Waited {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             match self.fill.take_lock().await {
                 Lock::Taken { found, generations } => {
-                    let now: Vec<Option<String>> = generations.iter().cloned().map(Some).collect();
-                    let record = current(&found, &now);
-                    if let Some(stored) = self.usable(&record) {
-                        self.share(&cell, stored);
-                        return self.collapsed(stored);
-                    }
-                    let answer = self.pay_and_ask(Some(&cell), generations, record).await;
-                    return Outcome::Answer(answer);
+                    let record = current(&found, &generations);
+                    let stored = record.select(self.exchange.fields());
+                    let Some(stored) = stored.filter(|stored| self.is_usable(stored)) else {
+                        return Waited::Leads(generations, record);
+                    };
+                    let stored = Rc::new(stored.clone());
+                    settle(cell, Flight::Stored(Rc::clone(&stored)));
+                    self.unlock();
+                    return Waited::Shared(stored);
                 }
+                // The lock may be ours all the same: then nobody else would end it.
                 Lock::Lost => {
-                    let generations = self.fill.generations.clone();
-                    let answer = self.pay_and_ask(Some(&cell), generations, record.clone());
-                    return Outcome::Answer(answer.await);
-                }
-                Lock::Uncacheable => {
-                    self.fill.uncacheable(&cell, UNCACHEABLE_MS);
-                    self.fill.land();
-                    return Outcome::Alone;
+                    return Waited::Leads(self.fill.generations.clone(), record.clone());
                 }
                 Lock::Failed(error) => {
-                    settle(&cell, Flight::Failed(error));
+                    settle(cell, Flight::Failed(error));
                     self.fill.land();
-                    return Outcome::Trouble(error);
+                    return Waited::Failed(error);
                 }
-                Lock::Held | Lock::Filled(_) => {}
-            }
-            if self.fill.out_of_patience() {
-                settle(&cell, Flight::Uncacheable);
-                self.fill.land();
-                return Outcome::Alone;
+                Lock::Held | Lock::Filled(_) if !self.fill.out_of_patience() => {}
+                _ => {
+                    self.fill.uncacheable(cell, UNCACHEABLE_MS);
+                    self.fill.land();
+                    return Waited::Alone;
+                }
             }
             self.visit.sleep(pause_ms).await;
             pause_ms = next_pause_ms(pause_ms);
         }
     }
 
-    async fn follow(&self, cell: &FlightCell) -> Outcome<P::Body> {
+    async fn follow(&self, cell: &FlightCell) -> Waited {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             self.visit.sleep(pause_ms).await;
             pause_ms = next_pause_ms(pause_ms);
             let outcome = cell.borrow().clone();
             match outcome {
-                Flight::Stored(stored) if self.is_usable(&stored) => {
-                    return self.collapsed(&stored);
-                }
-                Flight::Failed(error) => return Outcome::Trouble(error),
+                Flight::Stored(stored) if self.is_usable(&stored) => return Waited::Shared(stored),
+                Flight::Failed(error) => return Waited::Failed(error),
                 Flight::Pending if !self.fill.out_of_patience() => {}
-                _ => return Outcome::Alone,
+                _ => return Waited::Alone,
             }
         }
     }
@@ -457,29 +464,11 @@ impl<P: Ports> Turn<'_, '_, P> {
         }
     }
 
-    async fn pay_and_ask(
-        &self,
-        cell: Option<&FlightCell>,
-        generations: Vec<String>,
-        record: Record,
-    ) -> Result<Response<P::Body>, Failure> {
-        if pay(self.visit).await {
-            return self.ask(cell, generations, record).await;
-        }
-        if let Some(cell) = cell {
-            settle(cell, Flight::Uncacheable);
-            self.unlock();
-        }
-        // The bill says why.
-        Err(Failure::ReducedCapacity)
-    }
-
     /// Asks the origin, and stores what may be; with a cell, for those that wait too.
     async fn ask(
         &self,
         cell: Option<&FlightCell>,
-        generations: Vec<String>,
-        mut record: Record,
+        record: Record,
     ) -> Result<Response<P::Body>, Failure> {
         let (visit, request) = (self.visit, &self.exchange.request);
         let Some(rule) = rule(&visit.gateway.policy, self.exchange.wanted.route) else {
@@ -519,7 +508,7 @@ impl<P: Ports> Turn<'_, '_, P> {
             };
             let answer = serve(self.exchange, &fresh, report, span.answered_ms);
             match why {
-                None => self.store(cell, fresh, record, rule, generations),
+                None => self.store(cell, fresh, record, rule),
                 Some(_) => self.forget(cell, true),
             }
             return Ok(answer);
@@ -581,8 +570,7 @@ impl<P: Ports> Turn<'_, '_, P> {
             ttl_s: Some(draft.ttl_s(now_ms)),
             ..self.report()
         };
-        record.remove(&request.headers);
-        self.store(cell, draft, record, rule, generations);
+        self.store(cell, draft, record, rule);
         let mut response = delivered(request, response, now_ms);
         report.add_to(&mut response.headers);
         Ok(response)
@@ -641,21 +629,20 @@ impl<P: Ports> Turn<'_, '_, P> {
         stored: Stored,
         mut record: Record,
         rule: &CacheRule,
-        generations: Vec<String>,
     ) {
         if let Some(cell) = cell {
             settle(cell, Flight::Stored(Rc::new(stored.clone())));
         }
         record.put(stored, self.exchange.fields(), rule.max_bytes);
+        let generations = self.fill.generations.clone();
         record.generations.clone_from(&generations);
         let now_ms = self.visit.now_ms();
-        let lives = record
-            .variants
-            .iter()
-            .map(|stored| life_ms(stored, rule, now_ms));
-        let life_ms = lives.fold(1, u64::max);
+        let mut longest_ms = 1;
+        for stored in &record.variants {
+            longest_ms = longest_ms.max(life_ms(stored, rule, now_ms));
+        }
         let lookup = &self.exchange.wanted.lookup;
-        let mut commands = vec![Command::set_px(&lookup.key, record.pack(), life_ms)];
+        let mut commands = vec![Command::set_px(&lookup.key, record.pack(), longest_ms)];
         for key in lookup.generation_keys() {
             commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
         }
@@ -712,15 +699,16 @@ fn delivered<B>(request: &Request, mut response: Response<B>, now_ms: u64) -> Re
     let headers = &request.headers;
     if has_it(headers, &response.headers, now_ms) {
         // RFC 9110, 15.4.5: nothing of the content but what tells which one it is.
-        for name in [
-            "content-type",
-            "content-length",
-            "content-encoding",
-            "content-language",
-            "content-range",
-        ] {
-            response.headers.remove(name);
-        }
+        response.headers.keep(&|name| {
+            !matches!(
+                name,
+                "content-type"
+                    | "content-length"
+                    | "content-encoding"
+                    | "content-language"
+                    | "content-range"
+            )
+        });
         response.status = 304;
         response.body = Body::Empty;
         return response;
@@ -742,16 +730,20 @@ fn delivered<B>(request: &Request, mut response: Response<B>, now_ms: u64) -> Re
             response.body = Body::Empty;
         }
         Part::Bytes(first, last) => {
-            place.push_str(&first.to_string());
+            push_number(&mut place, first);
             place.push('-');
-            place.push_str(&last.to_string());
+            push_number(&mut place, last);
             let bytes = bytes.get(first..=last).unwrap_or_default();
             response.body = Body::Bytes(bytes.into());
             response.status = 206;
         }
     }
     place.push('/');
-    place.push_str(&length.to_string());
+    push_number(&mut place, length);
     response.headers.set("content-range", place);
     response
+}
+
+fn push_number(out: &mut String, number: usize) {
+    out.push_str(&(number as u64).to_string());
 }

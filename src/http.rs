@@ -41,7 +41,12 @@ impl Headers {
     }
 
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|(field, _)| field != name);
+        self.keep(&|field| field != name);
+    }
+
+    /// Only the fields whose names are wanted.
+    pub fn keep(&mut self, is_wanted: &dyn Fn(&str) -> bool) {
+        self.0.retain(|(field, _)| is_wanted(field));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -16,6 +16,7 @@ mod concurrency;
 mod config;
 mod controls;
 mod controls_bounds;
+mod exchange;
 mod failure;
 mod fill_answer;
 mod fill_failure;

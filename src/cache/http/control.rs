@@ -3,11 +3,9 @@
 //! RFC 9111, 5.2; RFC 5861; RFC 8246; RFC 9213. An argument that is wrong makes an answer
 //! stale, never fresh.
 
+use super::freshness::number;
 use super::sf::{self, Bare, Dictionary, Value};
 use crate::http::Headers;
-
-/// 1.2.2: what is above the greatest number that is counted is 2^31.
-const MOST_S: u64 = 1 << 31;
 
 /// Fields that say what this cache alone has to do, the narrowest first (RFC 9213, 2.2).
 /// `Surrogate-Control` is older than that RFC, and written the same.
@@ -171,12 +169,7 @@ fn first(slot: &mut Option<u64>, argument: Option<&str>) {
 
 /// 1.2.2: delta-seconds. 4.2.1: freshness that cannot be read is none.
 fn seconds(argument: Option<&str>) -> u64 {
-    match argument {
-        Some(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            text.parse().unwrap_or(MOST_S).min(MOST_S)
-        }
-        _ => 0,
-    }
+    argument.and_then(number).unwrap_or(0)
 }
 
 /// Up to the next comma that is not in quotes, and what follows it.

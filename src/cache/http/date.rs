@@ -1,5 +1,7 @@
 //! HTTP dates (RFC 9110, 5.6.7), in seconds since the Unix epoch.
 
+use super::freshness::number;
+
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
@@ -10,11 +12,14 @@ const DAY_S: i64 = 86_400;
 /// does not, so it is not compared; names are case-sensitive.
 pub fn parse(text: &str, now_s: i64) -> Option<i64> {
     let text = text.trim_matches([' ', '\t']);
-    if let Some((day, rest)) = text.split_once(", ") {
-        let (date, clock) = rest.strip_suffix(" GMT")?.rsplit_once(' ')?;
-        let mut parts = date.split([' ', '-']);
-        let (of_month, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    if let Some((day, rest)) = text.split_once(',') {
+        let (date, clock) = rest
+            .strip_prefix(' ')?
+            .strip_suffix(" GMT")?
+            .rsplit_once(' ')?;
         let is_old = date.contains('-');
+        let mut parts = date.split(if is_old { '-' } else { ' ' });
+        let (of_month, month, year) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() || of_month.len() != 2 || is_old != (day.len() > 3) {
             return None;
         }
@@ -35,8 +40,12 @@ pub fn parse(text: &str, now_s: i64) -> Option<i64> {
         return seconds(year_number, month, digits(of_month)?, clock);
     }
     // asctime pads the day of the month with a space.
-    let mut parts = text.split(' ').filter(|part| !part.is_empty());
-    let (_, month, of_month) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut parts = text.split(' ');
+    let (_, month) = (parts.next()?, parts.next()?);
+    let of_month = match parts.next()? {
+        "" => parts.next()?,
+        of_month => of_month,
+    };
     let (clock, year) = (parts.next()?, parts.next()?);
     if parts.next().is_some() || year.len() != 4 {
         return None;
@@ -79,8 +88,8 @@ fn padded(out: &mut String, number: i64, then: char) {
 }
 
 fn digits(text: &str) -> Option<i64> {
-    let is_number = (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    is_number.then(|| text.parse().ok())?
+    let number = number(text).filter(|_| text.len() <= 4)?;
+    i64::try_from(number).ok()
 }
 
 fn seconds(year: i64, month: &str, day: i64, clock: &str) -> Option<i64> {

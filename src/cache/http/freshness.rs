@@ -9,6 +9,9 @@ const HEURISTIC_SHARE: u64 = 10;
 /// Nobody is surprised by a guess of a day.
 const MAX_HEURISTIC_MS: u64 = 86_400_000;
 
+/// 1.2.2: what is above the greatest number that is counted is 2^31.
+pub const MOST: u64 = 1 << 31;
+
 /// When the question went out and when its answer was there, by our clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -31,7 +34,7 @@ pub fn initial_age_ms(headers: &Headers, span: Span) -> Option<u64> {
     let mut ages = headers.get_all("age");
     let age_ms = match (ages.next(), ages.next()) {
         (None, _) => 0,
-        (Some(age), None) => u64::from(number(age)?) * 1000,
+        (Some(age), None) => number(age.trim())? * 1000,
         _ => return None,
     };
     let date_ms = date_ms(headers, "date", span.answered_ms).unwrap_or(span.answered_ms);
@@ -40,10 +43,16 @@ pub fn initial_age_ms(headers: &Headers, span: Span) -> Option<u64> {
     Some(apparent_ms.max(age_ms + delay_ms))
 }
 
-fn number(text: &str) -> Option<u32> {
-    let text = text.trim();
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| text.parse().unwrap_or(u32::MAX))
+/// Digits alone; a number that is too large is the largest there is (1.2.2: 2^31).
+pub fn number(text: &str) -> Option<u64> {
+    let mut number = 0;
+    for byte in text.bytes() {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        number = (number * 10 + u64::from(byte - b'0')).min(MOST);
+    }
+    (!text.is_empty()).then_some(number)
 }
 
 /// How long it is fresh from its birth on.

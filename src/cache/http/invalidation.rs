@@ -26,8 +26,10 @@ pub fn targets(base: &str, target: &str, status: u16, answer: &Headers) -> Vec<S
 /// RFC 3986, 5.2: a reference as a path with query, if it is on this host.
 fn local(base: &str, target: &str, reference: &str) -> Option<String> {
     let reference = reference.split('#').next().unwrap_or_default();
-    let path = match reference.split_once("://") {
-        Some(_) => {
+    // A colon before any slash ends a scheme.
+    let mut bytes = reference.bytes();
+    let path = match bytes.find(|byte| matches!(byte, b':' | b'/' | b'?')) {
+        Some(b':') => {
             let after = reference.get(base.len()..)?;
             let is_here = reference
                 .get(..base.len())
@@ -38,7 +40,7 @@ fn local(base: &str, target: &str, reference: &str) -> Option<String> {
                 _ => return None,
             }
         }
-        None => reference,
+        _ => reference,
     };
     if path.starts_with("//") || path.is_empty() {
         return None;

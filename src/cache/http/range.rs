@@ -1,6 +1,8 @@
 //! One range of a complete answer (RFC 9110, 14). Several ranges are answered with all of it,
 //! which a server may always do.
 
+use super::freshness::number;
+
 /// What of an answer is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -38,8 +40,7 @@ pub fn part(field: &str, length: usize) -> Part {
     }
 }
 
-/// A number that is larger than any is beyond every end.
+/// A number that is too large is beyond every end all the same.
 fn place(text: &str) -> Option<usize> {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| text.parse().unwrap_or(usize::MAX))
+    usize::try_from(number(text)?).ok()
 }

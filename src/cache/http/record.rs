@@ -1,8 +1,9 @@
 //! What lies in Redis for one URI: its generations and its stored answers, the newest
 //! first.
 //!
-//! The value is a line of JSON and, behind it, the bodies in the same order. A body that is
-//! text lies there as it is, any other one in base64: commands to Redis are text.
+//! The value is numbers, each with a comma behind it, and texts, each with its length before
+//! it. A body that is text lies there as it is, any other one in base64: commands to Redis
+//! are text.
 
 use std::rc::Rc;
 
@@ -11,7 +12,6 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::vary::{self, Selecting};
 use crate::http::Headers;
-use crate::json::{Map, Value, json};
 
 /// Answers that differ by `Vary`; past it the oldest goes.
 pub const MAX_VARIANTS: usize = 8;
@@ -64,106 +64,152 @@ impl Record {
         variants.find(|stored| vary::selects(&stored.selecting, request))
     }
 
-    /// Takes the place of what the same request would select.
+    /// Takes the place of what the same request would select; the oldest go that are too
+    /// many or too much.
     pub fn put(&mut self, stored: Stored, request: &Headers, max_bytes: usize) {
-        self.remove(request);
-        self.variants.insert(0, stored);
-        let mut bytes = 0;
-        let mut count = 0;
-        // The newest stays in any case.
-        self.variants.retain(|stored| {
-            bytes += stored.body.len();
-            count += 1;
-            count == 1 || count <= MAX_VARIANTS && bytes <= max_bytes
-        });
-    }
-
-    pub fn remove(&mut self, request: &Headers) {
-        self.variants
-            .retain(|stored| !vary::selects(&stored.selecting, request));
+        let mut bytes = stored.body.len();
+        for old in std::mem::replace(&mut self.variants, vec![stored]) {
+            bytes += old.body.len();
+            let fits = self.variants.len() < MAX_VARIANTS && bytes <= max_bytes;
+            if fits && !vary::selects(&old.selecting, request) {
+                self.variants.push(old);
+            }
+        }
     }
 
     pub fn pack(&self) -> String {
-        let text = |text: &String| Value::from(text);
-        let mut bodies = String::new();
-        let mut variants = Vec::with_capacity(self.variants.len());
-        for stored in &self.variants {
-            let before = bodies.len();
-            let plain = std::str::from_utf8(&stored.body);
-            match plain {
-                Ok(plain) => bodies.push_str(plain),
-                Err(_) => STANDARD.encode_string(&stored.body, &mut bodies),
-            }
-            let pair = |(name, value): (&str, &str)| Value::Array(vec![json!(name), json!(value)]);
-            let selecting = |(name, value): &(String, Option<String>)| {
-                let value = value.as_ref().map_or(Value::Null, text);
-                Value::Array(vec![text(name), value])
-            };
-            let mut variant = Map::new();
-            variant.insert("status", json!(stored.status));
-            variant.insert(
-                "headers",
-                Value::Array(stored.headers.iter().map(pair).collect()),
-            );
-            variant.insert("born", json!(stored.born_ms));
-            variant.insert("fresh", json!(stored.fresh_ms));
-            let fields = stored.selecting.iter().map(selecting).collect();
-            variant.insert("vary", Value::Array(fields));
-            variant.insert("bytes", json!((bodies.len() - before) as u64));
-            variant.insert("plain", Value::Bool(plain.is_ok()));
-            variants.push(Value::Object(variant));
+        let mut out = VERSION.to_owned();
+        number(&mut out, self.generations.len() as u64);
+        for generation in &self.generations {
+            text(&mut out, generation);
         }
-        let mut head = Map::new();
-        let generations = self.generations.iter().map(text).collect();
-        head.insert("generations", Value::Array(generations));
-        head.insert("variants", Value::Array(variants));
-        let mut out = Value::Object(head).text();
-        out.push('\n');
-        out.push_str(&bodies);
+        for stored in &self.variants {
+            number(&mut out, u64::from(stored.status));
+            number(&mut out, stored.born_ms);
+            number(&mut out, stored.fresh_ms);
+            number(&mut out, stored.headers.len() as u64);
+            for (name, value) in stored.headers.iter() {
+                text(&mut out, name);
+                text(&mut out, value);
+            }
+            number(&mut out, stored.selecting.len() as u64);
+            for (name, value) in &stored.selecting {
+                text(&mut out, name);
+                number(&mut out, u64::from(value.is_some()));
+                text(&mut out, value.as_deref().unwrap_or_default());
+            }
+            let plain = std::str::from_utf8(&stored.body);
+            number(&mut out, u64::from(plain.is_ok()));
+            match plain {
+                Ok(plain) => text(&mut out, plain),
+                Err(_) => text(&mut out, &encoded(&stored.body)),
+            }
+        }
         out
     }
 
     /// `None`: it is not what `pack` writes.
     pub fn unpack(value: &[u8]) -> Option<Self> {
-        let end = value.iter().position(|byte| *byte == b'\n')?;
-        let (head, bodies) = value.split_at_checked(end)?;
-        let mut bodies = bodies.get(1..)?;
-        let head = Value::read(head).ok()?;
-        let generations = head.get("generations")?.as_array()?.iter();
-        let generations = generations.map(|text| text.as_str().map(str::to_owned));
-        let mut record = Self {
-            generations: generations.collect::<Option<_>>()?,
-            variants: Vec::new(),
-        };
-        for variant in head.get("variants")?.as_array()?.iter().take(MAX_VARIANTS) {
-            let number = |name| variant.get(name)?.as_u64();
-            let bytes = usize::try_from(number("bytes")?).ok()?;
-            let (body, rest) = bodies.split_at_checked(bytes)?;
-            bodies = rest;
-            record.variants.push(Stored {
-                status: number("status")?.try_into().ok()?,
-                headers: pairs(variant.get("headers")?)?
-                    .into_iter()
-                    .map(|(name, value)| (name, value.unwrap_or_default()))
-                    .collect(),
-                body: match variant.get("plain")? {
-                    Value::Bool(true) => Rc::from(body),
-                    _ => STANDARD.decode(body).ok()?.into(),
-                },
-                born_ms: number("born")?,
-                fresh_ms: number("fresh")?,
-                selecting: pairs(variant.get("vary")?)?,
-            });
+        let mut rest = Rest(value.strip_prefix(VERSION.as_bytes())?);
+        let mut record = Self::default();
+        for _ in 0..rest.number()? {
+            record.generations.push(rest.text()?);
+        }
+        while !rest.0.is_empty() && record.variants.len() < MAX_VARIANTS {
+            let mut stored = Stored {
+                status: rest.number()?.try_into().ok()?,
+                born_ms: rest.number()?,
+                fresh_ms: rest.number()?,
+                headers: Headers::new(),
+                selecting: Vec::new(),
+                body: Rc::default(),
+            };
+            for _ in 0..rest.number()? {
+                let name = rest.text()?;
+                stored.headers.append(&name, rest.text()?);
+            }
+            for _ in 0..rest.number()? {
+                let (name, is_there) = (rest.text()?, rest.number()? != 0);
+                let value = rest.text()?;
+                stored.selecting.push((name, is_there.then_some(value)));
+            }
+            let is_plain = rest.number()? != 0;
+            let length = rest.number()?;
+            let body = rest.take(length)?;
+            stored.body = match is_plain {
+                true => body.into(),
+                false => STANDARD.decode(body).ok()?.into(),
+            };
+            record.variants.push(stored);
         }
         Some(record)
     }
 }
 
-fn pairs(list: &Value<'_>) -> Option<Selecting> {
-    let pair = |pair: &Value<'_>| match pair.as_array()? {
-        [name, Value::Null] => Some((name.as_str()?.to_owned(), None)),
-        [name, value] => Some((name.as_str()?.to_owned(), Some(value.as_str()?.to_owned()))),
-        _ => None,
-    };
-    list.as_array()?.iter().map(pair).collect()
+/// What a record of this form begins with: another one is none.
+const VERSION: &str = "h1,";
+
+fn number(out: &mut String, number: u64) {
+    out.push_str(&number.to_string());
+    out.push(',');
+}
+
+fn text(out: &mut String, text: &str) {
+    number(out, text.len() as u64);
+    out.push_str(text);
+}
+
+/// What is not read yet. No number in it is trusted: each text must be there.
+struct Rest<'v>(&'v [u8]);
+
+impl<'v> Rest<'v> {
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0u64;
+        loop {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            match byte {
+                b',' => return Some(number),
+                b'0'..=b'9' => {
+                    number = number
+                        .checked_mul(10)?
+                        .checked_add(u64::from(byte - b'0'))?;
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn take(&mut self, length: u64) -> Option<&'v [u8]> {
+        let (taken, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = self.number()?;
+        let bytes = self.take(length)?;
+        Some(std::str::from_utf8(bytes).ok()?.to_owned())
+    }
+}
+
+/// RFC 4648, 4. The crate's own encoder is for text of any length at once, and larger.
+fn encoded(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() / 3 * 4 + 4);
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for three in bytes.chunks(3) {
+        let mut bits = 0u32;
+        for at in 0..3 {
+            bits = bits << 8 | u32::from(three.get(at).copied().unwrap_or(0));
+        }
+        for at in 0..4 {
+            let letter = LETTERS.get((bits >> (18 - 6 * at) & 63) as usize);
+            let is_padding = at > three.len();
+            out.push(match letter {
+                Some(letter) if !is_padding => char::from(*letter),
+                _ => '=',
+            });
+        }
+    }
+    out
 }

@@ -5,7 +5,7 @@
 //! to somebody who is known may be his alone.
 
 use super::control::Control;
-use super::freshness::{self, Span};
+use super::freshness::{self, Span, number};
 use super::record::Stored;
 use super::{date, vary};
 use crate::cache::store::{MAX_HEADER_BYTES, Unstorable};
@@ -75,19 +75,18 @@ pub fn storable(
         return Err(Unstorable::Encoding);
     }
     let declared = headers.get("content-length").unwrap_or_default();
-    if declared
-        .trim()
-        .parse()
-        .is_ok_and(|bytes: u64| bytes > max_bytes as u64)
-    {
+    if number(declared.trim()).is_some_and(|bytes| bytes > max_bytes as u64) {
         return Err(Unstorable::TooLarge);
     }
     let mut kept = kept(headers, &control, is_decoded);
-    let values = selecting
-        .iter()
-        .map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len));
-    let fields = kept.iter().map(|(name, value)| name.len() + value.len());
-    if fields.chain(values).sum::<usize>() > MAX_HEADER_BYTES {
+    let mut bytes = 0;
+    for (name, value) in kept.iter() {
+        bytes += name.len() + value.len();
+    }
+    for (name, value) in &selecting {
+        bytes += name.len() + value.as_ref().map_or(0, String::len);
+    }
+    if bytes > MAX_HEADER_BYTES {
         return Err(Unstorable::TooLarge);
     }
     // RFC 9110, 6.6.1: an answer that brings no date gets the one of its arrival.
@@ -108,24 +107,19 @@ pub fn storable(
 
 /// 3.1: all fields but those of the connection, and those that the answer keeps out itself.
 fn kept(headers: &Headers, control: &Control, is_decoded: bool) -> Headers {
-    let mut listed = headers
-        .get_all("connection")
-        .flat_map(|line| line.split(','));
-    let mut listed: Vec<String> = listed
-        .by_ref()
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    listed.extend_from_slice(&control.withheld);
+    let mut listed = control.withheld.clone();
+    for line in headers.get_all("connection") {
+        for name in line.split(',') {
+            listed.push(name.trim().to_ascii_lowercase());
+        }
+    }
     let is_kept = |name: &str| match name {
         "date" | "retry-after" => true,
         "content-encoding" => !is_decoded,
-        "proxy-authentication-info" => false,
         _ => is_kept_in_cache(name),
     };
-    let mut kept: Headers = headers
-        .iter()
-        .filter(|(name, _)| is_kept(name) && !listed.iter().any(|listed| listed == name))
-        .collect();
+    let mut kept = headers.clone();
+    kept.keep(&|name| is_kept(name) && !listed.iter().any(|listed| listed == name));
     if is_decoded {
         weaken(&mut kept);
     }

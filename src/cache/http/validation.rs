@@ -6,13 +6,13 @@ use super::freshness::Span;
 use super::record::Stored;
 use super::storing::storable;
 use crate::cache::Unstorable;
-use crate::headers::none_match;
+use crate::headers::{OF_CONNECTION, none_match};
 use crate::http::Headers;
 
 /// Fields of a request that say where it went to or what it is instead: an origin
 /// may answer by them without saying so in `Vary`, and so one visitor could choose what all
 /// get. The address in `X-Forwarded-For` is the edge's own word.
-const OVERRIDES: [&str; 10] = [
+const OVERRIDES: [&str; 13] = [
     "forwarded",
     "x-forwarded-host",
     "x-forwarded-port",
@@ -20,6 +20,9 @@ const OVERRIDES: [&str; 10] = [
     "x-forwarded-scheme",
     "x-forwarded-server",
     "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
     "x-original-url",
     "x-rewrite-url",
     "x-wap-profile",
@@ -28,26 +31,13 @@ const OVERRIDES: [&str; 10] = [
 /// Fields of the GET that fills or validates: the client's own, but for those of its
 /// connection and its conditions.
 pub fn outgoing(request: &Headers, replaced: Headers, stored: Option<&Stored>) -> Headers {
-    let mut headers: Headers = request
-        .iter()
-        .filter(|(name, _)| {
-            !CONDITIONS.contains(name)
-                && !OVERRIDES.contains(name)
-                && !name.contains("method")
-                && !matches!(
-                    *name,
-                    "accept-encoding"
-                        | "connection"
-                        | "content-length"
-                        | "host"
-                        | "keep-alive"
-                        | "proxy-connection"
-                        | "te"
-                        | "transfer-encoding"
-                        | "upgrade"
-                )
-        })
-        .collect();
+    let mut headers = request.clone();
+    headers.keep(&|name| {
+        !CONDITIONS.contains(&name)
+            && !OVERRIDES.contains(&name)
+            && !OF_CONNECTION.contains(&name)
+            && !matches!(name, "accept-encoding" | "content-length" | "host")
+    });
     for (name, value) in replaced.iter() {
         headers.set(name, value);
     }
@@ -94,11 +84,9 @@ pub fn freshened(
             "content-encoding" | "content-length" | "content-md5" | "content-range"
         )
     };
-    let mut headers: Headers = stored
-        .headers
-        .iter()
-        .filter(|(name, _)| !is_updated(name) || !answer.contains(name))
-        .collect();
+    let mut headers = stored.headers.clone();
+    // Without a date of its own the 304 is of now, and not of then.
+    headers.keep(&|name| name != "date" && !(is_updated(name) && answer.contains(name)));
     // A tag that was weakened because the bytes were decoded stays weak.
     let is_weakened = |name: &str| {
         let was = stored.headers.get("etag").unwrap_or_default();

@@ -222,10 +222,7 @@ fn ages_add_up() {
     );
     // A clock ahead of ours says nothing.
     assert_eq!(age("date: Sat, 21 Mar 2026 12:59:00 GMT"), Some(2_000));
-    assert_eq!(
-        age("age: 99999999999999"),
-        Some(u64::from(u32::MAX) * 1000 + 2_000)
-    );
+    assert_eq!(age("age: 99999999999999"), Some((1 << 31) * 1000 + 2_000));
     for unknown in [
         "age: x",
         "age: -1",
