@@ -198,7 +198,10 @@ async fn exchanged<P: Ports>(
     let fields = exchange.fields();
     let asked = Control::of_request(fields);
     let known: Option<Vec<String>> = seen.generations.clone().into_iter().collect();
-    let record = known.map_or_else(Record::default, |known| current(&seen.found, &known));
+    let record = match &known {
+        Some(known) => current(&seen.found, known),
+        None => Record::default(),
+    };
     let variant = exchange.variant(&record);
     let stored = record.select(fields);
     let now_ms = visit.now_ms();
@@ -227,15 +230,15 @@ async fn exchanged<P: Ports>(
     // What cannot be filled goes on as it is: there is no whole answer to make of it, or none
     // that may be stored.
     let why = match exchange.request.method.as_str() {
+        _ if has("if-match") || has("if-unmodified-since") => {
+            return Exchanged::PassOn(Report::forwarded(forward, Some("condition")));
+        }
         "HEAD" => Some("head"),
-        _ if has("if-match") || has("if-unmodified-since") => Some("condition"),
         _ if has("range") && stored.is_none() => Some("range"),
         _ if asked.no_store => Some("request"),
         _ => None,
     };
-    if why.is_some() {
-        return Exchanged::PassOn(Report::forwarded(forward, why));
-    }
+    let passed_on = Exchanged::PassOn(Report::forwarded(forward, why));
     // 5.2.2.4: what is always validated is so for each request. What credentials bring
     // is rarely for others, and must not keep them waiting, nor from sharing.
     let lookup = &exchange.wanted.lookup;
@@ -244,8 +247,13 @@ async fn exchanged<P: Ports>(
         || forward == Forward::Request
         || stored.is_some_and(is_validated)
         || (visit.gateway.flights.borrow()).is_uncacheable(&lookup.key, now_ms);
-    let Some(generations) = seed(visit, lookup, seen.generations).await else {
-        return without_redis;
+    let generations = match (why, known) {
+        (None, _) => match seed(visit, lookup, seen.generations).await {
+            Some(generations) => generations,
+            None => return without_redis,
+        },
+        (Some(_), Some(known)) => known,
+        (Some(_), None) => return passed_on,
     };
     let mut turn = Turn {
         fill: Fill::new(visit, &exchange.wanted, generations, &variant),
@@ -256,27 +264,39 @@ async fn exchanged<P: Ports>(
     };
     let mut cell = None;
     let mut record = record;
-    if !is_alone {
-        let waited = match turn.fill.join() {
-            Join::Lead(own) => {
-                let waited = turn.lead(&own, &record).await;
-                cell = Some(own);
-                waited
-            }
-            Join::Follow(cell) => turn.follow(&cell).await,
-        };
-        match waited {
-            Waited::Shared(stored) => return Exchanged::Answer(Ok(turn.collapsed(&stored))),
-            Waited::Failed(error) => {
-                let trouble = Trouble::NoAnswer(error);
-                return Exchanged::Answer(turn.trouble(&record, trouble));
-            }
-            Waited::Leads(generations, now) => {
-                turn.fill.generations = generations;
-                record = now;
-            }
-            Waited::Alone => is_alone = true,
+    let joined = match why {
+        // It may get what is being filled, and fills nothing itself.
+        Some(_) => turn.fill.under_way().map(Join::Follow),
+        None if is_alone => None,
+        None => Some(turn.fill.join()),
+    };
+    let waited = match joined {
+        None => Waited::Alone,
+        Some(Join::Lead(own)) => {
+            let waited = turn.lead(&own, &record).await;
+            cell = Some(own);
+            waited
         }
+        Some(Join::Follow(cell)) => turn.follow(&cell).await,
+    };
+    match waited {
+        Waited::Shared(stored) => return Exchanged::Answer(Ok(turn.collapsed(&stored))),
+        _ if why.is_some() => return passed_on,
+        Waited::Failed(error) => {
+            let trouble = Trouble::NoAnswer(error);
+            return Exchanged::Answer(turn.trouble(&record, trouble));
+        }
+        Waited::Leads(generations, now) => {
+            turn.fill.generations = generations;
+            record = now;
+        }
+        Waited::Beside(stored) => {
+            if vary::selects(&stored.selecting, fields) {
+                record.variants.insert(0, Stored::clone(&stored));
+            }
+            is_alone = true;
+        }
+        Waited::Alone => is_alone = true,
     }
     if is_alone {
         // A lock of its own, which nobody waits for.
@@ -342,7 +362,7 @@ pub async fn revalidate<P: Ports>(
             }
         }
         // Nobody waits with it: everybody has the stale one.
-        Waited::Shared(_) | Waited::Failed(_) | Waited::Alone => {}
+        _ => {}
     }
 }
 
@@ -354,6 +374,8 @@ enum Waited {
     Failed(OriginError),
     /// This request asks for all: with these generations, and what is stored now.
     Leads(Vec<String>, Record),
+    /// What another's trip brought is not what this request wants, but may be validated.
+    Beside(Rc<Stored>),
     /// Nothing to share: it asks for itself.
     Alone,
 }
@@ -437,7 +459,12 @@ impl<P: Ports> Turn<'_, '_, P> {
             pause_ms = next_pause_ms(pause_ms);
             let outcome = cell.borrow().clone();
             match outcome {
-                Flight::Stored(stored) if self.is_usable(&stored) => return Waited::Shared(stored),
+                Flight::Stored(stored) => {
+                    return match self.is_usable(&stored) {
+                        true => Waited::Shared(stored),
+                        false => Waited::Beside(stored),
+                    };
+                }
                 Flight::Failed(error) => return Waited::Failed(error),
                 Flight::Pending if !self.fill.out_of_patience() => {}
                 _ => return Waited::Alone,

@@ -254,6 +254,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         flights.join(&self.lock_key, self.begun_ms, most_ms)
     }
 
+    /// The flight of another request, if there is one.
+    pub fn under_way(&self) -> Option<FlightCell> {
+        let flights = self.visit.gateway.flights.borrow();
+        flights.under_way(&self.lock_key)
+    }
+
     fn rule(&self) -> Option<&CacheRule> {
         self.visit
             .gateway

@@ -80,6 +80,11 @@ impl Flights {
         Join::Lead(cell)
     }
 
+    pub fn under_way(&self, name: &str) -> Option<FlightCell> {
+        let (_, cell) = self.flights.get(name)?.as_ref()?;
+        Some(Rc::clone(cell))
+    }
+
     /// Ends a flight; those that hold its cell still see its outcome.
     pub fn land(&mut self, name: &str) {
         if let Some(flight) = self.flights.get_mut(name) {
