@@ -349,20 +349,18 @@ pub async fn revalidate<P: Ports>(
     let Join::Lead(cell) = turn.fill.join() else {
         return;
     };
-    match turn.lead(&cell, &Record::default()).await {
-        Waited::Leads(generations, record) => {
-            turn.fill.generations = generations;
-            let answered = turn.ask(Some(&cell), record).await;
-            if let Ok(Response {
-                body: Body::Upstream(body),
-                ..
-            }) = answered
-            {
-                visit.ports.discard(body);
-            }
-        }
-        // Nobody waits with it: everybody has the stale one.
-        _ => {}
+    // Nobody waits with it for another's: everybody has the stale one.
+    let Waited::Leads(generations, record) = turn.lead(&cell, &Record::default()).await else {
+        return;
+    };
+    turn.fill.generations = generations;
+    let answered = turn.ask(Some(&cell), record).await;
+    if let Ok(Response {
+        body: Body::Upstream(body),
+        ..
+    }) = answered
+    {
+        visit.ports.discard(body);
     }
 }
 
