@@ -18,9 +18,16 @@ use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
 
-/// Nothing waits for it any more, so it may take longer than a visitor's trip;
-/// a lost refund costs accuracy, never the bound.
-pub const DEFERRED_REDIS_TIMEOUT_MS: u64 = 2_000;
+/// Nothing waits for it any more, so it may take longer than a visitor's trip usually
+/// may; a lost refund costs accuracy, never the bound.
+const DEFERRED_REDIS_TIMEOUT_MS: u64 = 2_000;
+
+/// Of a trip that is made once: no shorter than a visitor's, or a Redis that is known to be
+/// slow would be read and never written.
+pub fn timeout_ms(gateway: &Gateway) -> u64 {
+    let visitors_ms = gateway.policy.defaults.timeout.redis_ms;
+    visitors_ms.max(DEFERRED_REDIS_TIMEOUT_MS)
+}
 
 /// Pauses before a purge is tried again. With five timeouts of a Redis that hangs, all
 /// are within the half minute that the platform lets work go on after an answer.
@@ -67,21 +74,25 @@ pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, work: Vec<Deferred>) {
 async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
     match work {
         Deferred::Send { store, batch } => {
-            send(ports, store, &batch).await;
+            send(ports, store, &batch, timeout_ms(gateway)).await;
         }
         Deferred::EndFill {
             flight,
             only_if,
             batch,
         } => {
+            let timeout_ms = timeout_ms(gateway);
             let is_current = match &only_if {
-                Some((lookup, generations)) => is_current(ports, lookup, generations).await,
+                Some((lookup, generations)) => {
+                    is_current(ports, lookup, generations, timeout_ms).await
+                }
                 None => true,
             };
-            if !is_current || !send(ports, Store::Cache, &batch).await {
+            if !is_current || !send(ports, Store::Cache, &batch, timeout_ms).await {
                 // Nobody should wait for a lock whose holder is done.
                 let unlock = Command::new("DEL").arg(flight.as_str());
-                send(ports, Store::Cache, &Batch::pipeline(vec![unlock])).await;
+                let batch = Batch::pipeline(vec![unlock]);
+                send(ports, Store::Cache, &batch, timeout_ms).await;
             }
             gateway.flights.borrow_mut().land(&flight);
         }
@@ -107,7 +118,7 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             penalty::settle(&gateway.penalties, ports, &ip, offset_ms).await;
         }
         Deferred::Merge { shard } => {
-            limit::merge(&gateway.limits, ports, DEFERRED_REDIS_TIMEOUT_MS, shard).await;
+            limit::merge(&gateway.limits, ports, timeout_ms(gateway), shard).await;
         }
         Deferred::Purge { purge } => {
             let mut is_done = false;
@@ -116,7 +127,7 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
                 // A new generation each time: the last one may have been set after
                 // all, and to set it again would bring back what a later purge ended.
                 let batch = purge.batch(ports.random()).insisting();
-                is_done = send(ports, Store::Cache, &batch).await;
+                is_done = send(ports, Store::Cache, &batch, DEFERRED_REDIS_TIMEOUT_MS).await;
                 if is_done {
                     break;
                 }
@@ -132,10 +143,15 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
 
 /// Whether these are still the generations of an entry, and no other service has put a
 /// value in its place. Without an answer: no.
-async fn is_current<P: Ports>(ports: &P, lookup: &Lookup, generations: &[String]) -> bool {
+async fn is_current<P: Ports>(
+    ports: &P,
+    lookup: &Lookup,
+    generations: &[String],
+    timeout_ms: u64,
+) -> bool {
     let lookups = Lookups::new(vec![lookup.clone()]);
     let batch = Batch::pipeline(vec![lookups.command()]);
-    let replies = ports.pipeline(Store::Cache, &batch, DEFERRED_REDIS_TIMEOUT_MS);
+    let replies = ports.pipeline(Store::Cache, &batch, timeout_ms);
     let Ok(replies) = replies.await else {
         return false;
     };
@@ -148,11 +164,8 @@ async fn is_current<P: Ports>(ports: &P, lookup: &Lookup, generations: &[String]
         && (seen.generations.iter().zip(generations)).all(|(now, then)| now.as_ref() == Some(then))
 }
 
-async fn send<P: Ports>(ports: &P, store: Store, batch: &Batch) -> bool {
-    match ports
-        .pipeline(store, batch, DEFERRED_REDIS_TIMEOUT_MS)
-        .await
-    {
+async fn send<P: Ports>(ports: &P, store: Store, batch: &Batch, timeout_ms: u64) -> bool {
+    match ports.pipeline(store, batch, timeout_ms).await {
         Ok(replies) => !replies.iter().any(Reply::is_error),
         Err(error) => {
             ports.log_failed_trip(&error);

@@ -1,7 +1,8 @@
 // The real @upstash/ratelimit on a trace, in virtual time, over a real redis-server.
 //
 // Its scripts take the time from their caller, so a clock that is told what to say moves them: nothing here waits. It runs
-// as published but for one thing, which `stockRedis` does: stock Redis rejects the flag in its scripts' first line.
+// as published but for two things: stock Redis rejects the flag in its scripts' first line (`stockRedis`), and the keys of a
+// replay do not expire, since that would go by the real time (`lasting`).
 
 import { createHash } from "node:crypto";
 import { Ratelimit } from "@upstash/ratelimit";
@@ -33,6 +34,18 @@ export const plainClient = (redis) => ({
   eval: (script, keys, args) => redis.eval(script, keys.length, ...keys, ...args),
   evalsha: (hash, keys, args) => redis.evalsha(hash, keys.length, ...keys, ...args),
 });
+
+/** A `plainClient` whose keys last: a script and the end of their expiry are one moment of Redis. */
+const lasting = (redis) => {
+  const run = async (name, script, keys, args) => {
+    const batch = redis.multi()[name](script, keys.length, ...keys, ...args);
+    for (const key of keys) batch.persist(key);
+    const [[error, reply]] = await batch.exec();
+    if (error) throw error;
+    return reply;
+  };
+  return { eval: (...call) => run("eval", ...call), evalsha: (...call) => run("evalsha", ...call) };
+};
 
 /** What the package is asked to be: its documented algorithms; all else as it is by default, but for the named option. */
 export const LIMITERS = [
@@ -88,7 +101,7 @@ export async function replay(redis, clock, scenario, { limiter, options = {} }) 
 async function commandsRun(redis) {
   const info = await redis.info("commandstats");
   const calls = [...info.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)];
-  const own = /^(info|flushall|config\|resetstat)$/;
+  const own = /^(info|flushall|config\|resetstat|multi|exec|persist)$/;
   return calls.filter(([, name]) => !own.test(name)).reduce((sum, [, , count]) => sum + Number(count), 0);
 }
 
@@ -104,7 +117,7 @@ class Replay {
   #decisions = 0;
 
   constructor(redis, clock, scenario, limiter, options) {
-    this.#client = plainClient(redis);
+    this.#client = lasting(redis);
     this.#clock = clock;
     this.#scenario = scenario;
     this.#outcomes = new Array(scenario.arrivals.length);

@@ -16,6 +16,8 @@ import { EchoSockets, EventStreams } from './live.mjs';
 import { SOCKET_TEMPLATE, findRoute } from './routes.mjs';
 
 const MAX_CONNECTIONS = 4_096;
+/** Longer than any client keeps an idle connection, so that it is never the server that closes under a request. */
+const KEEP_ALIVE_MS = 65_000;
 
 /**
  * Starts the origin. `now`: milliseconds at which the data ends and from which the origin's clock runs on, or a function
@@ -29,7 +31,7 @@ export async function startOrigin({ port = 0, host = '127.0.0.1', now = Date.now
   const postgres = await openDatabase({ nowMs: clock(), cacheDir });
   const origin = { clock, faults, postgres, streams: new EventStreams(), sockets: new EchoSockets(), upgraded: new Set(), closing: false,
     stats: { requests: {}, statements: 0, lastStatements: [] } };
-  const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000 }, (request, response) => void answer(origin, request, response));
+  const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => void answer(origin, request, response));
   server.maxConnections = MAX_CONNECTIONS;
   server.on('upgrade', (request, socket, head) => upgrade(origin, request, socket, head));
   try {

@@ -13,8 +13,9 @@ import { join } from "node:path";
 import { find, TOOLS } from "../setup/exec.mjs";
 import { RedisLink } from "./link.mjs";
 
-const START_DEADLINE_MS = 10_000;
-const STOP_DEADLINE_MS = 3_000;
+/** A busy machine may hold it up for long; what cannot start ends by itself. */
+const START_DEADLINE_MS = 120_000;
+const STOP_DEADLINE_MS = 10_000;
 const POLL_MS = 10;
 /** Another process may take the free port between our asking for it and Redis' binding it. */
 const MAX_ATTEMPTS = 5;

@@ -89,8 +89,8 @@ export function run(command, args, { cwd = ROOT, env = process.env, limitMs = DE
   });
 }
 
-/** The trimmed output of a quick question to a program, or null when it fails. */
-export async function ask(command, args, { env, limitMs = 30_000 } = {}) {
+/** The trimmed output of a quick question to a program, or null when it fails. A busy machine may take its time. */
+export async function ask(command, args, { env, limitMs = 5 * 60_000 } = {}) {
   const { code, output } = await run(command, args, { env, limitMs });
   return code === 0 ? output.trim() : null;
 }

@@ -1,9 +1,10 @@
-//! `/-/`: health for everybody; purging, limits and lists for those who hold `ADMIN_TOKEN`.
+//! `/-/`: health for everybody; purging, limits, lists and metrics for those who hold `ADMIN_TOKEN`.
 //!
 //! Every path below `/-/` is the edge's own; none reaches the origin.
 
 mod limits;
 mod lists;
+mod metrics;
 mod named;
 mod purge;
 mod query;
@@ -23,6 +24,7 @@ pub const HEALTH: &str = "/-/health";
 const PURGE: &str = "/-/purge";
 const LISTS: &str = "/-/lists";
 const LIMITS: &str = "/-/limits";
+const METRICS: &str = "/-/metrics";
 
 /// `GET /-/health`: always 200; says `degraded` while Redis does not answer, and
 /// `disabled` where there is none to ask.
@@ -71,6 +73,7 @@ enum Call {
     Purge,
     Lists,
     Limits,
+    Metrics,
     /// Of a route, by name.
     LimitsOf(String),
 }
@@ -81,6 +84,7 @@ impl Call {
             PURGE => Some(Self::Purge),
             LISTS => Some(Self::Lists),
             LIMITS => Some(Self::Limits),
+            METRICS => Some(Self::Metrics),
             _ => {
                 let route = path.strip_prefix(LIMITS)?.strip_prefix('/')?;
                 decode(route, false).map(Self::LimitsOf)
@@ -91,7 +95,7 @@ impl Call {
     fn allow(&self) -> &'static str {
         match self {
             Self::Purge | Self::Lists => "POST",
-            Self::Limits => "GET",
+            Self::Limits | Self::Metrics => "GET",
             Self::LimitsOf(_) => "GET, PUT, DELETE",
         }
     }
@@ -123,6 +127,7 @@ pub async fn answer<P: Ports>(
         Call::Purge => purge::purge(visit, &body).await,
         Call::Lists => lists::change(visit, &body).await,
         Call::Limits => lists::show(visit).await,
+        Call::Metrics => Ok(metrics::show(visit.gateway)),
         Call::LimitsOf(route) => limits::answer(visit, request, route, &body).await,
     }
 }

@@ -29,7 +29,7 @@ mod record;
 use std::net::IpAddr;
 
 use crate::admission::Limited;
-use crate::deferred::DEFERRED_REDIS_TIMEOUT_MS;
+use crate::deferred;
 use crate::gateway::Gateway;
 use crate::limit::{self, Charge};
 use crate::policy::{Limit, Per, Subject, network};
@@ -303,7 +303,8 @@ fn adopt(gateway: &Gateway, reply: &Reply, now_ms: u64) {
 /// Does it after the answer.
 pub async fn refresh<P: Ports>(gateway: &Gateway, ports: &P, ticket: u64) {
     let batch = crate::redis::Batch::pipeline(vec![hgetall()]);
-    let answer = ports.pipeline(Store::Limits(0), &batch, DEFERRED_REDIS_TIMEOUT_MS);
+    let timeout_ms = deferred::timeout_ms(gateway);
+    let answer = ports.pipeline(Store::Limits(0), &batch, timeout_ms);
     let replies = match answer.await {
         Ok(replies) => replies,
         Err(error) => {

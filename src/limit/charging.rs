@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::counts::Sums;
 use super::lease::Lease;
 use super::memory::Memory;
-use super::meter::{Added, number};
+use super::meter::{ALL, Added, number};
 use super::rule::Rule;
 use super::window::{Known, Rest, Spot};
 use crate::redis::{Batch, Command, Reply};
@@ -128,6 +128,15 @@ pub(super) fn plan(
     let mut has_time =
         !group.is_empty() && memory.is_clock_unsure(shard, now_ms) || !returned.is_empty();
     let mut commands = refunds(rules, returned);
+    for (_, rule) in picked(rules, group) {
+        let epoch = memory.spot(rule, now_ms).epoch;
+        if let Some((spot, units)) = memory.outlived(rule, epoch)
+            && let Some(refund) = rule.refund(spot, ALL, 0..units)
+        {
+            commands.push(refund);
+            commands.push(rule.expire(spot));
+        }
+    }
     let given_back = commands.len();
     let mut charges = Vec::with_capacity(group.len());
     for (index, rule) in picked(rules, group) {
@@ -135,15 +144,15 @@ pub(super) fn plan(
         has_time |= rule.window.is_near_boundary(spot.at_ms)
             || rule.window.is_bucket() && memory.is_clock_aging(shard, now_ms);
         let entry = memory.entry(rule, spot.epoch);
-        // An epoch before counts only in a sliding window.
-        let previous = match rule.window.is_sliding() {
-            true => entry.previous.clone(),
-            false => Some(Rc::default()),
-        };
         let known = Known {
             total: entry.total,
-            previous: previous.clone().unwrap_or_default(),
+            previous: entry.previous.clone().unwrap_or_default(),
             rest: None,
+        };
+        // An epoch before counts only in a sliding window.
+        let previous = match rule.window.is_sliding() {
+            true => (entry.previous.clone()).filter(|_| entry.is_previous_final),
+            false => Some(Rc::default()),
         };
         let count = rule.window.count(spot, &known) + entry.in_flight;
         let unspent = entry.lease.take().and_then(Lease::unspent);
@@ -337,9 +346,15 @@ impl Asked {
                 held = self.placed(rules, held, to_ms);
             }
         }
-        // A refusal is safe wherever it ran; only its label must be true, or the time that
-        // it names would be wrong.
-        if is_broken || is_label_false || (is_epoch_wrong && all_fit) {
+        // A refusal is safe wherever it ran, but the time that it names is right only if it
+        // left in the epoch that it was charged to.
+        let left_ms = memory.label(self.shard, self.sent_ms);
+        let has_left_there = |held: &Held| {
+            let rule = rules.get(held.index);
+            rule.is_some_and(|rule| rule.window.is_same_epoch(held.spot, left_ms))
+        };
+        let is_time_wrong = is_epoch_wrong && (all_fit || !held.iter().all(has_left_there));
+        if is_broken || is_label_false || is_time_wrong {
             self.forget(memory, rules);
             return match is_broken {
                 true => Judged::Broken(held),
@@ -359,8 +374,9 @@ impl Asked {
                     entry.own += u64::from(held.units - held.excess);
                 }
                 entry.is_touched |= is_expiry_set;
-                if is_final && entry.previous.is_none() {
+                if !entry.is_previous_final {
                     entry.previous = Some(held.known.previous.clone());
+                    entry.is_previous_final = is_final;
                 }
                 if held.fits && rule.window.is_sliding() {
                     memory.learn_share(u64::from(held.units), growth);

@@ -5,8 +5,8 @@
 //! admits the share that it had while Redis was there, so that all isolates together
 //! admit about the limit.
 
-use super::check::known_quota;
 use super::memory::{Memory, SHARES};
+use super::quota::known_quota;
 use super::rule::Rule;
 use super::{Quota, Verdict};
 

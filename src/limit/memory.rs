@@ -11,6 +11,7 @@ use super::charging::Held;
 use super::counts::Sums;
 use super::lease::{Demand, Lease};
 use super::local::Local;
+use super::meter::Unspent;
 use super::redis_clock::RedisClock;
 use super::rule::Rule;
 use super::window::{Known, Spot};
@@ -59,8 +60,10 @@ pub(super) struct Entry {
     pub own_before: u64,
     /// This isolate has set the key's expiry.
     pub is_touched: bool,
-    /// The epoch before, once it no longer changes.
+    /// The epoch before, as last read.
     pub previous: Option<Rc<Sums>>,
+    /// It no longer changes.
+    pub is_previous_final: bool,
     /// Permits that are charged and not spent.
     pub lease: Option<Lease>,
     pub demand: Demand,
@@ -264,6 +267,13 @@ impl Memory {
         let spot = entry.lease.as_mut()?.spend(rule, label_ms)?;
         entry.demand.spent(rule.cost);
         Some(spot)
+    }
+
+    /// Takes what is left of a lease of the epoch before: it can no longer be spent, and
+    /// it still counts.
+    pub(super) fn outlived(&mut self, rule: &Rule<'_>, epoch: u64) -> Option<Unspent> {
+        let entry = self.entry_of(rule, epoch.checked_sub(1)?)?;
+        entry.lease.take().and_then(Lease::unspent)
     }
 
     /// Another limit refused the request that had taken it.

@@ -28,6 +28,12 @@ pub struct Added {
     pub slot: bool,
 }
 
+/// A charge that was counted whole.
+pub const ALL: Added = Added {
+    total: true,
+    slot: true,
+};
+
 /// Units that stand somewhere and go back with the next charge.
 pub type Unspent = (Spot, u32);
 
@@ -137,10 +143,6 @@ impl Meter {
             );
             commands.push(self.pour(i64::from(units)));
         } else {
-            const ALL: Added = Added {
-                total: true,
-                slot: true,
-            };
             let mut command = Command::new("BITFIELD").arg(key);
             if let Some((stands, units)) = unspent {
                 command = command.args(["OVERFLOW", "SAT"]);

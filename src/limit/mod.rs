@@ -74,7 +74,8 @@
 //!   comes even later, from an isolate that was held up, is not seen: too much is counted.
 //! - `OVERFLOW FAIL` on charges: a counter at its end refuses, and only what was added is
 //!   given back.
-//! - A refusal may stand though its charge ran across a boundary: refusing is always safe.
+//! - A refusal whose charge ran across a boundary stands if it left before it. Else a wrong
+//!   clock charged the epoch that is over, and it is made anew: the time named would be wrong.
 //! - When a narrow limit will probably refuse, by this isolate's own count, it is charged
 //!   before the wider ones: a flood's charges under way then stay out of those.
 //! - A limit that others share is refused without a trip only for what is older than any
@@ -88,10 +89,12 @@ mod lease;
 mod local;
 mod memory;
 mod meter;
+mod quota;
 mod receipt;
 mod redis_clock;
 mod rule;
 mod settling;
+mod trips;
 mod upkeep;
 mod window;
 
@@ -108,6 +111,7 @@ pub use window::{RESIDUAL_MS, Window};
 
 use check::Flow;
 use rule::Rule;
+use trips::Trips;
 
 /// One limit that a request falls under.
 #[derive(Debug, Clone)]
@@ -214,8 +218,13 @@ pub fn refused<P: ports::Redis + ports::Clock + ports::Random>(
     charges: &[Charge<'_>],
 ) -> Option<Checked> {
     let rules = Rule::all(charges, redis_timeout_ms, 0);
-    let flow = Flow::new(memory, ports, redis_timeout_ms, &rules, Vec::new());
-    flow.refused()
+    let trips = Trips {
+        memory,
+        ports,
+        timeout_ms: redis_timeout_ms,
+        rules: &rules,
+    };
+    Flow::new(trips, Vec::new()).refused()
 }
 
 /// Charges every limit or none, and brings the riders' replies in the same trip.
@@ -236,6 +245,11 @@ pub async fn check<P: ports::Redis + ports::Clock + ports::Random>(
         false => 0,
     };
     let rules = Rule::all(charges, redis_timeout_ms, tag);
-    let flow = Flow::new(memory, ports, redis_timeout_ms, &rules, riders);
-    flow.run(redis_down).await
+    let trips = Trips {
+        memory,
+        ports,
+        timeout_ms: redis_timeout_ms,
+        rules: &rules,
+    };
+    Flow::new(trips, riders).run(redis_down).await
 }

@@ -61,7 +61,7 @@ pub(super) fn plan(
         };
         let is_previous_known = memory
             .entry_of(rule, held.spot.epoch)
-            .is_some_and(|entry| entry.previous.is_some());
+            .is_some_and(|entry| entry.is_previous_final);
         let mut reads_more = false;
         if !held.fits {
             commands.push(rule.look(held.spot));

@@ -3,10 +3,11 @@
 
 use std::cell::RefCell;
 
-use super::check::{did_not_run, quota_of};
 use super::memory::Memory;
 use super::meter::number;
+use super::quota::quota_of;
 use super::rule::Rule;
+use super::trips::did_not_run;
 use super::window::{Known, Rest};
 use super::{Charge, Quota};
 use crate::ports::{Clock, Redis, Store};

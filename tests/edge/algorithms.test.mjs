@@ -5,18 +5,16 @@ import test from "node:test";
 import assert from "node:assert/strict";
 import { startEndpoint } from "../../dev/redis/endpoint.mjs";
 import { startRedisServer } from "../../dev/redis/server.mjs";
-import { json, list, startBed, TOKEN, until } from "./bed.mjs";
-import { Redis } from "ioredis";
+import { connect, json, lifetimes, list, startBed, TOKEN, until, WINDOW } from "./bed.mjs";
 
-const limit = (more) => [{ name: "five", requests: 5, window: "60s", by: "ip", ...more }];
+const limit = (more) => [{ name: "five", requests: 5, window: WINDOW.text, by: "ip", ...more }];
 const ALGORITHMS = ["sliding-window", "sliding-log", "token-bucket", "fixed-window"];
 // Short enough to see a refused client come back: the test's clock is the machine's.
-const SHORT = { "sliding-window": "3s", "sliding-log": "1s", "token-bucket": "2s", "fixed-window": "1s" };
+const SHORT_MS = { "sliding-window": 3_000, "sliding-log": 1_000, "token-bucket": 2_000, "fixed-window": 1_000 };
 
 const POLICY = {
   route: [
-    // So long that no boundary of a fixed window comes in between.
-    ...ALGORITHMS.map((algorithm) => ({ name: algorithm, match: `GET /${algorithm}`, limit: limit({ algorithm, window: "24h" }) })),
+    ...ALGORITHMS.map((algorithm) => ({ name: algorithm, match: `GET /${algorithm}`, limit: limit({ algorithm }) })),
     { name: "burst", match: "GET /burst", limit: limit({ algorithm: "token-bucket", burst: 2 }) },
     { name: "leased", match: "GET /leased", limit: limit({ requests: 5000, lease: true, by: "global" }) },
     { name: "shadow", match: "GET /shadow", limit: limit({ requests: 1, shadow: true }) },
@@ -25,7 +23,7 @@ const POLICY = {
       name: "items", match: "GET /items/{id}", limit: limit({ requests: 10, cost: { hit: 0, miss: 5 } }),
       cache: { key: "items:{id}", ttl: "10m", tags: ["items"] },
     },
-    { name: "hammered", match: "GET /hammered", limit: limit({ requests: 1, penalty: { after: 2, base: "60s", max: "10m" } }) },
+    { name: "hammered", match: "GET /hammered", limit: limit({ requests: 1, penalty: { after: 2, base: "1h", max: "2h" } }) },
   ],
 };
 
@@ -38,6 +36,8 @@ test.after(() => bed?.close());
 
 const ask = (path, ip, worker = 0) => bed.get(path, { ip, url: bed.urls[worker] });
 const left = (answer) => Number(list(answer.headers.ratelimit)[0].params.r);
+const isDegraded = (answer) => list(answer.headers.ratelimit)[0].params["edgeweir-degraded"] === true;
+const redisMs = (answer) => Number(/redis;dur=(\d+)/.exec(answer.headers["server-timing"] ?? "")?.[1] ?? 0);
 
 for (const algorithm of ALGORITHMS) {
   test(`${algorithm}: the whole limit over two processes, then a refusal that names its time`, async () => {
@@ -52,42 +52,53 @@ for (const algorithm of ALGORITHMS) {
       assert.equal(refused.status, 429);
       assert.equal(refused.headers["x-ratelimit-near"], "five");
       const after = Number(refused.headers["retry-after"]);
-      assert.ok(after >= 1 && after <= 25 * 3600, `${after}`);
+      assert.ok(after >= 1 && after <= WINDOW.seconds * 1.01, `${after}`);
     }
     assert.equal((await ask(`/${algorithm}`, "198.51.100.2")).status, 200, "another address has its own");
   });
 }
 
 test("a client that waits as it is told is admitted, whatever the algorithm", async () => {
+  // A machine that holds everything up for the timeout makes it another test: then once more, each time with more time.
+  let left = ALGORITHMS;
+  for (let factor = 1; left.length > 0 && factor <= 16; factor *= 2) left = await comeBack(left, factor);
+  assert.deepEqual(left, [], "Redis never answered in time");
+});
+
+/** Those of the algorithms that Redis was too late for. */
+async function comeBack(algorithms, factor) {
   // A bucket of a sliding window is longer than the timeout, and ten of them are the window.
   const policy = {
-    defaults: { timeout: { redis: "150ms" } },
+    defaults: { timeout: { redis: `${150 * factor}ms` } },
     route: ALGORITHMS.map((algorithm) => ({
-      name: algorithm, match: `GET /${algorithm}`, limit: limit({ algorithm, requests: 2, window: SHORT[algorithm] }),
+      name: algorithm, match: `GET /${algorithm}`, limit: limit({ algorithm, requests: 2, window: `${SHORT_MS[algorithm] * factor}ms` }),
     })),
   };
   const bed = await startBed({ policy });
   try {
-    await Promise.all(ALGORITHMS.map(async (algorithm) => {
-      // A machine that holds everything up for the timeout makes it another test: once more, then.
-      for (let attempt = 0; attempt < 3; attempt++) {
-        const ip = `198.51.100.${attempt}`;
-        let refused;
-        for (let n = 0; n < 10 && refused?.status !== 429; n++) refused = await bed.get(`/${algorithm}`, { ip });
-        assert.equal(refused.status, 429, algorithm);
-        const after = Number(refused.headers["retry-after"]);
-        await new Promise((resolve) => setTimeout(resolve, after * 1000));
-        const admitted = await bed.get(`/${algorithm}`, { ip });
-        if ([refused, admitted].some(({ headers }) => headers.ratelimit.includes("edgeweir-degraded"))) continue;
-        assert.equal(admitted.status, 200, `${algorithm} after ${after} s`);
-        return;
+    const isLate = await Promise.all(algorithms.map(async (algorithm) => {
+      const ask = () => bed.get(`/${algorithm}`, { ip: "198.51.100.1" });
+      let refused = await ask();
+      const begun = performance.now();
+      for (let n = 0; n < 10 && refused.status !== 429; n++) refused = await ask();
+      if (refused.status !== 429) {
+        // Two in a window are never one too many for whoever needs half the window for each.
+        const tookMs = performance.now() - begun;
+        assert.ok(tookMs > SHORT_MS[algorithm] * factor, `${algorithm}: eleven admitted in ${tookMs} ms`);
+        return true;
       }
-      assert.fail(`${algorithm}: Redis never answered in time`);
+      const after = Number(refused.headers["retry-after"]);
+      await new Promise((resolve) => setTimeout(resolve, after * 1000));
+      const admitted = await ask();
+      if (isDegraded(refused) || isDegraded(admitted)) return true;
+      assert.equal(admitted.status, 200, `${algorithm} after ${after} s`);
+      return false;
     }));
+    return algorithms.filter((_, at) => isLate[at]);
   } finally {
     await bed.close();
   }
-});
+}
 
 test("a token bucket has its burst, and a peek charges nothing", async () => {
   const statuses = [];
@@ -99,14 +110,21 @@ test("a token bucket has its burst, and a peek charges nothing", async () => {
   }
 });
 
+/** A slower trip tells an isolate too little of Redis' time to spend what it has: that request and the next may charge. */
+const SLOW_MS = 80;
+
 test("a lease makes most requests cost no command", async () => {
   for (let n = 0; n < 100; n++) assert.equal((await ask("/leased", "198.51.100.5")).status, 200);
   await bed.redis.config("RESETSTAT");
   let last;
-  for (let n = 0; n < 300; n++) last = await ask("/leased", "198.51.100.5");
+  let slow = 0;
+  for (let n = 0; n < 300; n++) {
+    last = await ask("/leased", "198.51.100.5");
+    if (redisMs(last) >= SLOW_MS) slow++;
+  }
   const { bitfield } = await bed.commandstats();
-  console.log(`${bitfield} charges for 300 requests`);
-  assert.ok(bitfield <= 150, `${bitfield}`);
+  console.log(`${bitfield} charges for 300 requests, ${slow} of them slow`);
+  assert.ok(bitfield <= 150 + 2 * slow, `${bitfield}`);
   assert.ok(left(last) <= 4600 && left(last) > 4000, `${left(last)}`);
 });
 
@@ -134,28 +152,26 @@ test("a shadow limit reports and refuses nobody", async () => {
   }
 });
 
+const isBan = (answer) => answer.status === 429 && answer.json().type.endsWith("#abnormal-usage-detected");
+
 test("a client that goes on after its refusals is banned in both processes", async () => {
   const ip = "198.51.100.8";
   let banned;
   await until("it is banned", async () => {
     const answer = await ask("/hammered", ip, 0);
-    if (answer.status === 429 && answer.json().type.endsWith("#abnormal-usage-detected")) banned = answer;
+    if (isBan(answer)) banned = answer;
     return banned;
-  }, 2000);
-  assert.ok(Number(banned.headers["retry-after"]) >= 40);
-  assert.ok((await bed.redis.pttl(`ratelimit:suspicious:${ip}`)) > 0);
-  await until("the other process knows", async () => {
-    const answer = await ask("/hammered", ip, 1);
-    return answer.json().type.endsWith("#abnormal-usage-detected");
   });
+  const after = Number(banned.headers["retry-after"]);
+  // The hour and at most a tenth of it, less what the machine took since.
+  assert.ok(after >= 2400 && after <= 3960, `${after}`);
+  assert.ok((await bed.redis.pttl(`ratelimit:suspicious:${ip}`)) > 0);
+  await until("the other process knows", async () => isBan(await ask("/hammered", ip, 1)));
   assert.equal((await ask("/hammered", "198.51.100.9", 1)).status, 200, "nobody else is");
 });
 
 test("every key that all of this leaves behind expires", async () => {
-  for (const key of await bed.redis.keys("ratelimit:*")) {
-    const ttl = await bed.redis.pttl(key);
-    assert.ok(ttl > 0, `${key} ${ttl}`);
-  }
+  assert.ok((await lifetimes(bed.redis, "ratelimit:*")).length >= 8);
 });
 
 test("ids are spread over two databases, and one that is down degrades only its own", async () => {
@@ -167,15 +183,15 @@ test("ids are spread over two databases, and one that is down degrades only its 
     UPSTASH_REDIS_REST_URL: `${beside.url},${endpoint.url}`,
     UPSTASH_REDIS_REST_TOKEN: `${TOKEN},second`,
   };
-  const redis = [first, second].map((server) => new Redis(server.port, "127.0.0.1"));
+  const redis = await Promise.all([first, second].map((server) => connect(server.port)));
   const bed = await startBed({ policy: { route: [{ name: "all", match: "GET /all", limit: limit() }] }, vars });
   try {
-    const ips = Array.from({ length: 40 }, (_, n) => `203.0.113.${n}`);
+    // So many that a database with fewer than eight of them is no chance of its port's.
+    const ips = Array.from({ length: 120 }, (_, n) => `203.0.113.${n}`);
     for (const ip of ips) assert.equal((await bed.get("/all", { ip })).status, 200);
     const counted = await Promise.all(redis.map((one) => one.keys("ratelimit:203.0.113.*")));
-    assert.equal(counted[0].length + counted[1].length, 40);
+    assert.equal(counted[0].length + counted[1].length, ips.length);
     assert.ok(counted.every((keys) => keys.length >= 8), `${counted.map((keys) => keys.length)}`);
-    const isDegraded = (answer) => list(answer.headers.ratelimit)[0].params["edgeweir-degraded"] === true;
     const ipOf = (keys) => keys[0].split(":")[1];
     const [here, there] = counted.map(ipOf);
     await endpoint.close();

@@ -19,8 +19,26 @@ export const TOKEN = "test-token";
 export const ADMIN_TOKEN = "test-admin-token";
 export const JWT_SECRET = "test-jwt-secret-of-a-decent-length";
 
-/** A machine may hold up any process for longer than the default timeout: only tests of timeouts name one. */
-const REDIS_TIMEOUT = "2s";
+/** A machine may hold up any process for seconds: only tests of timeouts name a shorter one. */
+const REDIS_TIMEOUT = "5s";
+
+const HOUR_MS = 3_600_000;
+
+/**
+ * A window for tests in which no time is to pass: so long that nothing returns, and so that neither boundary of it is
+ * near, on whatever day they run.
+ */
+export const WINDOW = quietWindow(Date.now());
+
+function quietWindow(nowMs) {
+  for (let hours = 48; hours > 24; hours--) {
+    const [lengthMs, passedMs] = [hours * HOUR_MS, nowMs % (hours * HOUR_MS)];
+    if (passedMs >= 3 * HOUR_MS && lengthMs - passedMs >= 6 * HOUR_MS) {
+      return { text: `${hours}h`, seconds: hours * 3600, ms: lengthMs };
+    }
+  }
+  throw new Error("every window has a boundary near");
+}
 
 function patient(policy) {
   if (typeof policy !== "object") return policy;
@@ -48,9 +66,7 @@ export async function startBed({ policy, vars = {}, workers = 1, originUrl, faul
   const endpoint = await (faults ? startEndpoint : startEndpointProcess)({ redisPort: server.port, token: TOKEN });
   const proxy = faults ? await startFaultProxy({ target: endpoint.url, token: TOKEN }) : undefined;
   const origin = originUrl ? undefined : await startStub();
-  const redis = new Redis(server.port, "127.0.0.1", { lazyConnect: true, retryStrategy: null });
-  redis.on("error", () => {});
-  await redis.connect();
+  const redis = await connect(server.port);
   const bindings = {
     UPSTASH_REDIS_REST_URL: (proxy ?? endpoint).url,
     UPSTASH_REDIS_REST_TOKEN: TOKEN,
@@ -79,6 +95,14 @@ export async function startBed({ policy, vars = {}, workers = 1, originUrl, faul
   };
 }
 
+/** A client of a redis-server itself, which waits for it as long as it takes. */
+export async function connect(port) {
+  const redis = new Redis(port, "127.0.0.1", { lazyConnect: true, retryStrategy: null, connectTimeout: 120_000 });
+  redis.on("error", () => {});
+  await redis.connect();
+  return redis;
+}
+
 async function commandstats(redis) {
   const text = await redis.info("commandstats");
   const counts = {};
@@ -88,25 +112,33 @@ async function commandstats(redis) {
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 400 });
 
+/** workerd closes a connection on which it could read no request for 15 s, as it cannot while it is held up. */
+const UNREAD_MS = 14_000;
+const MAX_SENDS = 10;
+
 /**
- * One request with the path sent as written; header values as they arrived. workerd closes a connection
- * whose request body nobody read, so a request that met a closed one is sent again, as clients do.
+ * One request with the path sent as written; header values as they arrived. workerd closes a connection that was idle, or
+ * whose request body nobody read, so a request that met a closed one is sent again, as clients do: on a new one, since
+ * whoever was held up may have many that are closed.
  */
 export async function get(base, path, options = {}) {
-  try {
-    return await send(base, path, options);
-  } catch (error) {
-    if (!error.reusedSocket) throw error;
-    return send(base, path, options);
+  for (let sends = 1; ; sends++) {
+    try {
+      return await send(base, path, sends === 1 ? { agent, ...options } : { ...options, agent: false });
+    } catch (error) {
+      const isUnread = error.reusedSocket || (error.code === "ECONNRESET" && error.waitedMs >= UNREAD_MS);
+      if (!isUnread || sends === MAX_SENDS) throw error;
+    }
   }
 }
 
-function send(base, path, { method = "GET", headers = {}, body, ip, signal } = {}) {
+function send(base, path, { method = "GET", headers = {}, body, ip, signal, agent }) {
   const { hostname, port } = new URL(base);
   // Node sends the body of a DELETE without its length unless it is told.
   const length = body === undefined ? {} : { "content-length": Buffer.byteLength(body) };
   const sent = { ...length, ...(ip ? { "cf-connecting-ip": ip } : {}), ...headers };
   return new Promise((resolve, reject) => {
+    const begunMs = performance.now();
     const request = http.request({ hostname, port, path, method, headers: sent, agent, signal }, (response) => {
       const chunks = [];
       response.on("data", (chunk) => chunks.push(chunk));
@@ -123,9 +155,28 @@ function send(base, path, { method = "GET", headers = {}, body, ip, signal } = {
         });
       });
     });
-    request.on("error", (error) => reject(Object.assign(error, { reusedSocket: request.reusedSocket })));
+    request.on("error", (error) => {
+      const { reusedSocket } = request;
+      reject(Object.assign(error, { reusedSocket, waitedMs: performance.now() - begunMs }));
+    });
     request.end(body);
   });
+}
+
+/** A body as it comes: `take` is so many characters, however they are cut on the way, or what is left. */
+export function textOf(response) {
+  const chunks = response.setEncoding("utf8")[Symbol.asyncIterator]();
+  return {
+    async take(length) {
+      let text = "";
+      while (text.length < length) {
+        const { value, done } = await chunks.next();
+        if (done) break;
+        text += value;
+      }
+      return text;
+    },
+  };
 }
 
 /** Sends a request and resets the connection once it is under way. */
@@ -133,6 +184,7 @@ export async function resetAfterSending(base, path, headers = {}) {
   const { hostname, port } = new URL(base);
   const socket = net.connect(Number(port), hostname);
   await once(socket, "connect");
+  socket.on("error", () => {});
   const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join("");
   socket.write(`GET ${path} HTTP/1.1\r\nHost: edge\r\n${fields}\r\n`);
   return { reset: () => socket.resetAndDestroy() };
@@ -189,14 +241,34 @@ export function json(response, status, value, headers = {}) {
   response.end(body);
 }
 
-/** Polls a condition of another process; fails loudly instead of hanging. */
-export async function until(what, condition, attempts = 400) {
-  for (let attempt = 0; attempt < attempts; attempt++) {
+const POLL_MS = 10;
+const UNTIL_MS = 120_000;
+/** Whoever was held up for all that time has not looked often. */
+const LEAST_LOOKS = 100;
+
+/** Polls a condition of another process; fails loudly instead of hanging. `what` may be a function that says it then. */
+export async function until(what, condition) {
+  const endMs = performance.now() + UNTIL_MS;
+  for (let looks = 0; looks < LEAST_LOOKS || performance.now() < endMs; looks++) {
     const value = await condition();
     if (value) return value;
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
-  throw new Error(`never came true: ${what}`);
+  throw new Error(`never came true: ${typeof what === "function" ? what() : what}`);
+}
+
+/**
+ * The milliseconds that each key of a pattern still has, when all have an expiry: some get theirs after an answer. One
+ * that is gone by then had one.
+ */
+export async function lifetimes(redis, pattern = "*") {
+  let endless;
+  return until(() => `every key expires: ${endless}`, async () => {
+    const keys = await redis.keys(pattern);
+    const lives = await Promise.all(keys.map(async (key) => [key, await redis.pttl(key)]));
+    endless = lives.filter(([, ms]) => ms === -1).map(([key]) => key);
+    return endless.length === 0 && lives.filter(([, ms]) => ms >= 0);
+  });
 }
 
 /** `a; b=1, c` of a Cache-Status or RateLimit field as [{ name, params }]. */

@@ -4,13 +4,14 @@ import test from "node:test";
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { gzipSync } from "node:zlib";
-import { ADMIN_TOKEN, age, json, list, startBed, until } from "./bed.mjs";
+import { ADMIN_TOKEN, age, json, lifetimes, list, startBed, until } from "./bed.mjs";
 
 const POLICY = {
-  defaults: { timeout: { origin: "2s" } },
+  // One of these waits for it; for the others a machine that holds the origin up must be no timeout.
+  defaults: { timeout: { origin: "10s" } },
   route: [
     { name: "item", match: "GET /item/{id}", limit: [],
-      cache: { key: "item:{id}", ttl: "10m", stale: "1h", tags: ["items", "item:{id}"], negative: "30s", max_size: "64KB" } },
+      cache: { key: "item:{id}", ttl: "10m", stale: "1h", tags: ["items", "item:{id}"], negative: "5m", max_size: "64KB" } },
     { name: "search", match: "GET /search", limit: [],
       cache: { key: "search:{hash}", query: ["category", "sort_by", "limit"], ttl: "10m" } },
     { name: "paged", match: "GET /paged/{slug}", limit: [],
@@ -31,11 +32,14 @@ test.after(() => bed?.close());
 
 const status = (answer) => list(answer.headers["cache-status"])[0] ?? { params: {} };
 const stored = (key) => until(`${key} is stored`, async () => (await bed.redis.exists(`meta:${key}`)) === 1);
+/** What is left of a lifetime that began after `begunMs`, in whole seconds: `[least, most]`. */
+const left = (seconds, begunMs) => [seconds - Math.ceil((Date.now() - begunMs) / 1000) - 1, seconds];
 const purge = (body, token = ADMIN_TOKEN) =>
   bed.get("/-/purge", { method: "POST", body: JSON.stringify(body), headers: { authorization: `Bearer ${token}` } });
 
 test("a miss is stored as the origin's own JSON, and the next one is a hit", async () => {
   bed.origin.on("/item/1", (_, response) => json(response, 200, { id: 1, title: "Một" }, { "x-kept": "yes", date: "Thu, 01 Jan 1970 00:00:00 GMT" }));
+  const begunMs = Date.now();
   const miss = await bed.get("/item/1?utm=1");
   assert.equal(miss.status, 200);
   assert.equal(miss.headers["cache-status"], "edgeweir; fwd=miss; stored");
@@ -49,14 +53,15 @@ test("a miss is stored as the origin's own JSON, and the next one is a hit", asy
   const { name, params } = status(hit);
   assert.equal(name, "edgeweir");
   assert.deepEqual([params.hit, params.detail], [true, "l2"]);
-  assert.ok(Number(params.ttl) > 590 && Number(params.ttl) <= 600);
+  const [least, most] = left(600, begunMs);
+  assert.ok(Number(params.ttl) >= least && Number(params.ttl) <= most, `ttl ${params.ttl}`);
   assert.equal(hit.text, miss.text);
   assert.equal(hit.headers["content-type"], "application/json");
   assert.equal(hit.headers["x-kept"], "yes");
   assert.match(hit.headers.age, /^\d+$/);
   assert.equal(hit.headers.etag, miss.headers.etag);
   assert.equal(bed.origin.count("/item/1"), 1);
-  for (const key of await bed.redis.keys("*")) assert.ok((await bed.redis.pttl(key)) > 0, `${key} expires`);
+  assert.ok((await lifetimes(bed.redis)).length >= 2);
 });
 
 test("ETag, 304 and HEAD come from the cached GET", async () => {
@@ -79,16 +84,18 @@ test("ETag, 304 and HEAD come from the cached GET", async () => {
 });
 
 test("an entry of another service is served for its remaining time, and then it is a miss", async () => {
+  const begunMs = Date.now();
   await bed.redis.set("item:3", '{"from":"python"}', "EX", 900);
   for (let n = 0; n < 2; n++) {
     const hit = await bed.get("/item/3");
     assert.equal(hit.text, '{"from":"python"}');
     assert.equal(status(hit).params.hit, true);
     const ttl = Number(status(hit).params.ttl);
-    assert.ok(ttl > 890 && ttl <= 900, `ttl ${ttl}`);
+    const [least, most] = left(900, begunMs);
+    assert.ok(ttl >= least && ttl <= most, `ttl ${ttl}`);
     assert.equal(hit.headers["content-type"], "application/json");
   }
-  await bed.redis.set("item:3", '{"from":"python again"}', "EX", 100);
+  await bed.redis.set("item:3", '{"from":"python again"}', "EX", 900);
   assert.equal((await bed.get("/item/3")).text, '{"from":"python again"}', "a new value is noticed");
   await bed.redis.del("item:3");
   assert.equal(bed.origin.count("/item/3"), 0);
@@ -226,7 +233,7 @@ test("404 and 410 are kept for the negative time, apart from the shared key", as
   const hit = await bed.get("/item/gone");
   assert.deepEqual([hit.status, hit.text, status(hit).params.hit], [404, '{"detail":"no"}', true]);
   assert.equal(bed.origin.count("/item/gone"), 1);
-  await bed.redis.set("item:gone", '{"now":"here"}', "EX", 60);
+  await bed.redis.set("item:gone", '{"now":"here"}', "EX", 900);
   assert.equal((await bed.get("/item/gone")).text, '{"now":"here"}');
 });
 

@@ -2,12 +2,11 @@
 
 import test from "node:test";
 import assert from "node:assert/strict";
-import { Redis } from "ioredis";
 import { startRedisServer } from "../../dev/redis/server.mjs";
 import { startEndpoint } from "../../dev/redis/endpoint.mjs";
-import { json, list, startBed, until } from "./bed.mjs";
+import { connect, json, list, startBed, until, WINDOW } from "./bed.mjs";
 
-const POLICY = { route: [{ name: "cached", match: "GET /cached", cache: { key: "cached", ttl: "1m", tags: ["t"] } }] };
+const POLICY = { route: [{ name: "cached", match: "GET /cached", cache: { key: "cached", ttl: "1h", tags: ["t"] } }] };
 
 async function withBed(options, body) {
   const bed = await startBed(options);
@@ -46,7 +45,7 @@ test("a bad POLICY is a 503 with every error and its JSON pointer", async () => 
 });
 
 test("REDIS_ENABLED=false needs no UPSTASH_*: local limits, no cache", async () => {
-  const vars = { REDIS_ENABLED: "false", UPSTASH_REDIS_REST_URL: undefined, UPSTASH_REDIS_REST_TOKEN: undefined, RATE_LIMIT_MAX_REQUESTS: "3" };
+  const vars = { REDIS_ENABLED: "false", UPSTASH_REDIS_REST_URL: undefined, UPSTASH_REDIS_REST_TOKEN: undefined, RATE_LIMIT_WINDOW_MS: `${WINDOW.ms}`, RATE_LIMIT_MAX_REQUESTS: "3" };
   await withBed({ policy: POLICY, vars }, async (bed) => {
     const statuses = [];
     for (let n = 0; n < 5; n++) {
@@ -63,8 +62,8 @@ test("REDIS_ENABLED=false needs no UPSTASH_*: local limits, no cache", async () 
 });
 
 test("RATE_LIMIT_* override the default limit", async () => {
-  await withBed({ policy: POLICY, vars: { RATE_LIMIT_WINDOW_MS: "30000", RATE_LIMIT_MAX_REQUESTS: "7" } }, async (bed) => {
-    assert.equal((await bed.get("/anything")).headers["ratelimit-policy"], '"default";q=7;w=30');
+  await withBed({ policy: POLICY, vars: { RATE_LIMIT_WINDOW_MS: "300000", RATE_LIMIT_MAX_REQUESTS: "7" } }, async (bed) => {
+    assert.equal((await bed.get("/anything")).headers["ratelimit-policy"], '"default";q=7;w=300');
   });
 });
 
@@ -84,7 +83,7 @@ test("a RATE_LIMIT_* that does not fit is a 503 that names it, and not POLICY", 
 test("with CACHE_REDIS_* entries live there and limits do not, and both are asked at once", async () => {
   const server = await startRedisServer();
   const endpoint = await startEndpoint({ redisPort: server.port, token: "cache-token" });
-  const cache = new Redis(server.port, "127.0.0.1");
+  const cache = await connect(server.port);
   try {
     await withBed({ policy: POLICY, vars: { CACHE_REDIS_REST_URL: endpoint.url, CACHE_REDIS_REST_TOKEN: "cache-token" }, faults: true }, async (bed) => {
       bed.origin.on("/cached", (_, response) => json(response, 200, { a: 1 }));

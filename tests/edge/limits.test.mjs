@@ -3,26 +3,26 @@
 import test from "node:test";
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
-import { JWT_SECRET, list, startBed } from "./bed.mjs";
+import { JWT_SECRET, lifetimes, list, startBed, WINDOW } from "./bed.mjs";
 
 const route = (name, match, limit, more = {}) => ({ name, match, limit, ...more });
 
 const POLICY = {
   route: [
-    route("three", "GET /three", [{ name: "burst", requests: 3, window: "60s", by: "ip" }]),
+    route("three", "GET /three", [{ name: "burst", requests: 3, window: WINDOW.text, by: "ip" }]),
     route("both", "GET /both", [
-      { name: "wide", requests: 10, window: "60s", by: "global" },
-      { name: "narrow", requests: 2, window: "60s", by: "ip" },
+      { name: "wide", requests: 10, window: WINDOW.text, by: "global" },
+      { name: "narrow", requests: 2, window: WINDOW.text, by: "ip" },
     ]),
-    route("user", "GET /user", [{ name: "own", requests: 2, window: "60s", by: "user" }]),
-    route("header", "GET /header", [{ name: "key", requests: 2, window: "60s", by: "header:x-api-key" }]),
-    route("all-a", "GET /all/a", [{ name: "shared", requests: 3, window: "60s", by: "ip", per: "all" }]),
-    route("all-b", "GET /all/b", [{ name: "shared", requests: 3, window: "60s", by: "ip", per: "all" }]),
-    route("costly", "GET /costly", [{ name: "units", requests: 10, window: "60s", by: "ip", cost: 4 }]),
+    route("user", "GET /user", [{ name: "own", requests: 2, window: WINDOW.text, by: "user" }]),
+    route("header", "GET /header", [{ name: "key", requests: 2, window: WINDOW.text, by: "header:x-api-key" }]),
+    route("all-a", "GET /all/a", [{ name: "shared", requests: 3, window: WINDOW.text, by: "ip", per: "all" }]),
+    route("all-b", "GET /all/b", [{ name: "shared", requests: 3, window: WINDOW.text, by: "ip", per: "all" }]),
+    route("costly", "GET /costly", [{ name: "units", requests: 10, window: WINDOW.text, by: "ip", cost: 4 }]),
     route("free", "GET /free", []),
     route("listing", "GET /listing", [
-      { name: "a", requests: 100000, window: "60s", by: "ip" },
-      { name: "b", requests: 100000, window: "1h", by: "global" },
+      { name: "a", requests: 100000, window: WINDOW.text, by: "ip" },
+      { name: "b", requests: 100000, window: WINDOW.text, by: "global" },
     ], { cache: { key: "listing", ttl: "10m", tags: ["listings"] } }),
   ],
 };
@@ -35,11 +35,12 @@ test.after(() => bed?.close());
 
 test("a limited route says what is left, then refuses with a problem and the time to come back", async () => {
   const ip = "198.51.100.1";
+  const begunMs = Date.now();
   const remaining = [];
   for (let n = 0; n < 3; n++) {
     const answer = await bed.get("/three", { ip });
     assert.equal(answer.status, 200);
-    assert.equal(answer.headers["ratelimit-policy"], '"burst";q=3;w=60');
+    assert.equal(answer.headers["ratelimit-policy"], `"burst";q=3;w=${WINDOW.seconds}`);
     const [burst] = list(answer.headers.ratelimit);
     assert.equal(burst.name, "burst");
     assert.equal(answer.headers["x-ratelimit-limit"], "3");
@@ -56,8 +57,10 @@ test("a limited route says what is left, then refuses with a problem and the tim
   assert.equal(problem.status, 429);
   assert.deepEqual(problem["violated-policies"], ["burst"]);
   const after = Number(refused.headers["retry-after"]);
-  // The window and at most two buckets of the bed's timeout.
-  assert.ok(Number.isInteger(after) && after >= 59 && after <= 65, `Retry-After ${after}`);
+  // The window from the first request on, and at most two of its 240 buckets.
+  const passed = Math.ceil((Date.now() - begunMs) / 1000);
+  const most = Math.ceil(WINDOW.seconds * (1 + 2 / 240));
+  assert.ok(Number.isInteger(after) && after >= WINDOW.seconds - passed && after <= most, `Retry-After ${after}`);
   const [burst] = list(refused.headers.ratelimit);
   assert.deepEqual([burst.params.r, burst.params.t], ["0", String(after)]);
   const other = await bed.get("/three", { ip: "198.51.100.2" });
@@ -146,11 +149,9 @@ test("spellings of a path share the quota of its route, and none reaches a cache
 });
 
 test("a hit on a limited, cached route is one HTTP request, and one command per limit plus one", async () => {
-  // A bucket is a little longer than the timeout, and so is the time around a boundary in which
-  // more is asked; forty looks last longer than that.
-  const limit = ["60s", "59s"].map((window) => ({ name: `w${window}`, requests: 100_000, window, by: "ip" }));
-  const listing = route("listing", "GET /listing", limit, { cache: { key: "listing", ttl: "10m", tags: ["listings"] } });
-  const bed = await startBed({ policy: { defaults: { timeout: { redis: "500ms" } }, route: [listing] }, faults: true });
+  const limit = ["ip", "global"].map((by) => ({ name: by, requests: 100_000, window: WINDOW.text, by }));
+  const listing = route("listing", "GET /listing", limit, { cache: { key: "listing", ttl: "10h", tags: ["listings"] } });
+  const bed = await startBed({ policy: { route: [listing] }, faults: true });
   try {
     await steadyState(bed);
   } finally {
@@ -158,52 +159,67 @@ test("a hit on a limited, cached route is one HTTP request, and one command per 
   }
 });
 
+/** A slower trip tells an isolate too little of Redis' time. */
+const SLOW_MS = 80;
+const STEADY = { bitfield: 2, mget: 1 };
+/** Now and then a reading of the clock rides along, in a transaction, and one of what operators have changed. */
+const RIDERS = ["multi", "exec", "time", "hgetall"];
+
 async function steadyState(bed) {
   const ip = "198.51.100.12";
   for (let n = 0; n < 20; n++) await bed.get("/listing", { ip });
-  // A clock reading rides along every ten seconds, and with each check while trips are slow:
-  // in the steady state a look is without it.
-  let best;
-  for (let look = 0; look < 40 && best?.total !== 30; look++) {
+  // The clock is read every ten seconds, and with each check while trips are slow.
+  let [looks, quick, steady] = [0, 0, 0];
+  const endMs = performance.now() + 120_000;
+  for (; looks < 100 || (steady < 10 && performance.now() < endMs); looks++) {
     await bed.redis.config("RESETSTAT");
     const http = bed.endpoint.counters.http;
-    for (let n = 0; n < 10; n++) {
-      const answer = await bed.get("/listing", { ip });
-      assert.equal(list(answer.headers["cache-status"])[0].params.hit, true);
-    }
+    const answer = await bed.get("/listing", { ip });
+    assert.equal(list(answer.headers["cache-status"])[0].params.hit, true);
+    assert.equal(bed.endpoint.counters.http - http, 1);
     const stats = await bed.commandstats();
-    delete stats["config|resetstat"];
-    delete stats.info;
-    const total = Object.values(stats).reduce((sum, calls) => sum + calls, 0);
-    assert.equal(bed.endpoint.counters.http - http, 10);
-    if (!best || total < best.total) best = { total, stats };
+    for (const own of ["config|resetstat", "info"]) delete stats[own];
+    const riders = RIDERS.filter((name) => name in stats);
+    for (const name of riders) {
+      assert.equal(stats[name], 1, name);
+      delete stats[name];
+    }
+    assert.deepEqual(stats, STEADY);
+    if (riders.length === 0) steady++;
+    if (Number(/redis;dur=(\d+)/.exec(answer.headers["server-timing"])[1]) < SLOW_MS) quick++;
   }
-  assert.deepEqual(best.stats, { bitfield: 20, mget: 10 });
+  console.log(`${steady} of ${looks} hits without a rider, ${quick} quick`);
+  assert.ok(steady >= Math.min(10, quick / 2), `${steady} of ${looks}, ${quick} quick`);
 }
 
 test("every key of the limiter expires, and no key holds a raw user id", async () => {
-  const keys = await bed.redis.keys("ratelimit:*");
-  assert.ok(keys.length > 10);
-  for (const key of keys) {
-    const ttl = await bed.redis.pttl(key);
-    assert.ok(ttl > 0 && ttl <= 2 * 3_600_000 + 120_000, `${key} ${ttl}`);
-  }
+  const lives = await lifetimes(bed.redis, "ratelimit:*");
+  assert.ok(lives.length > 10);
+  for (const [key, ms] of lives) assert.ok(ms <= WINDOW.ms * 2.01 + 120_000, `${key} ${ms}`);
 });
 
-test("four processes, limit 100 in 60 s, 2 000 requests at once: at most 100 are admitted and at least 98", async () => {
+test("four processes, limit 100, 2 000 requests at once: at most 100 are admitted and at least 98", async () => {
+  const limit = [{ name: "hundred", requests: 100, window: WINDOW.text, by: "global" }];
   // Cold processes that share two cores are slow themselves: Redis must not look slow for that.
-  const minute = [{ name: "minute", requests: 100, window: "60s", by: "global" }];
-  const policy = { defaults: { timeout: { redis: "5s" } }, route: [route("hundred", "GET /hundred", minute)] };
-  const bed = await startBed({ policy, workers: 4 });
-  const answers = await Promise.all(
-    Array.from({ length: 2000 }, (_, n) => bed.get("/hundred", { url: bed.urls[n % 4], ip: `203.0.113.${n % 250}` })),
-  ).finally(() => bed.close());
+  const policy = { defaults: { limit: [], timeout: { redis: "10s" } }, route: [route("hundred", "GET /hundred", limit)] };
+  // Where it does all the same, they counted alone, which is another test.
+  let answers;
+  for (let attempt = 0; attempt < 4 && (!answers || answers.some(isDegraded)); attempt++) answers = await burst(policy);
+  assert.equal(answers.some(isDegraded), false, "Redis never answered in time");
   const admitted = answers.filter((answer) => answer.status === 200).length;
   const refused = answers.filter((answer) => answer.status === 429).length;
   console.log(`admitted ${admitted}, refused ${refused}`);
   assert.equal(admitted + refused, 2000);
   assert.ok(admitted <= 100 && admitted >= 98, `admitted ${admitted}`);
 });
+
+const isDegraded = (answer) => answer.headers.ratelimit?.includes("edgeweir-degraded") === true;
+
+async function burst(policy) {
+  const bed = await startBed({ policy, workers: 4 });
+  const asked = Array.from({ length: 2000 }, (_, n) => bed.get("/hundred", { url: bed.urls[n % 4], ip: `203.0.113.${n % 250}` }));
+  return Promise.all(asked).finally(() => bed.close());
+}
 
 function jwt(claims) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");

@@ -4,7 +4,7 @@ import test from "node:test";
 import assert from "node:assert/strict";
 import { startOrigin } from "../../dev/origin/server.mjs";
 import { LISTINGS } from "../../bench/listings.mjs";
-import { builtInPolicy, list, startBed, until } from "./bed.mjs";
+import { builtInPolicy, list, startBed, until, WINDOW } from "./bed.mjs";
 
 // Midday, so that "today" is the same day for the whole run.
 const NOON = Date.UTC(2026, 1, 9, 12);
@@ -19,12 +19,25 @@ let origin;
 let ip = 0;
 test.before(async () => {
   origin = await startOrigin({ now: () => NOON });
-  bed = await startBed({ policy: builtInPolicy(), originUrl: origin.url, faults: true });
+  bed = await startBed({ policy: patiently(builtInPolicy()), originUrl: origin.url, faults: true });
 });
 test.after(async () => {
   await bed?.close();
   await origin?.close();
 });
+
+/**
+ * The policy with the times that a busy machine keeps: the origin's database, the endpoint and this test are one process.
+ * And at the boundary of a window a charge may take a second trip.
+ */
+function patiently(policy) {
+  const quiet = (limits) => limits?.map((limit) => ({ ...limit, window: WINDOW.text }));
+  return {
+    ...policy,
+    defaults: { ...policy.defaults, limit: quiet(policy.defaults.limit), timeout: { redis: "10s", origin: "5m" } },
+    route: policy.route.map((route) => ("limit" in route ? { ...route, limit: quiet(route.limit) } : route)),
+  };
+}
 
 const ask = (path, options = {}) => bed.get(path, { ip: `198.51.100.${ip++ % 200}`, ...options });
 const isHit = (answer) => list(answer.headers["cache-status"])[0]?.params.hit === true;
@@ -51,10 +64,12 @@ test("each of the ten listings is the origin's own answer under plan 2's key, th
 
 test("the home page is fifteen listings in one answer, read in one trip", async () => {
   await hit(`${API}/home`);
-  const before = bed.endpoint.counters.http;
-  const address = { ip: "203.0.113.1" };
-  const home = await ask(`${API}/home`, address);
-  assert.equal(bed.endpoint.counters.http - before, 1);
+  const before = new Set(bed.proxy.requests);
+  const home = await ask(`${API}/home`, { ip: "203.0.113.1" });
+  // What was left to be done after other answers may come in between.
+  const trips = bed.proxy.requests.filter((request) => !before.has(request) && /"MGET"|:203\.0\.113\.1:/.test(request.body));
+  assert.equal(trips.length, 1);
+  assert.match(trips[0].body, /"ratelimit:203\.0\.113\.1:.*"MGET","categories:tree:all",/);
   assert.equal(isHit(home), true);
   const parts = home.json();
   assert.equal(Object.keys(parts.sliders).length, 11);

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { ROOT } from "../../dev/setup/exec.mjs";
 import { startWorker } from "../../dev/worker.mjs";
-import { until } from "./bed.mjs";
+import { get, until } from "./bed.mjs";
 
 const isAlive = (pid) => {
   try {
@@ -19,7 +19,8 @@ const isAlive = (pid) => {
   }
 };
 
-const answers = (url) => fetch(url).then((response) => response.body?.cancel().then(() => true) ?? true, () => false);
+/** Each time on a connection of its own: one that was kept may be closed by now. */
+const answers = (url) => get(url, "/", { agent: false }).then(() => true, () => false);
 
 test("each call is a process of its own, and stop ends that one alone", async () => {
   const [one, two] = await Promise.all([startWorker(), startWorker()]);
@@ -36,9 +37,9 @@ test("each call is a process of its own, and stop ends that one alone", async ()
 test("a Worker without its variables answers 503, and says so to whoever listens to its log", async () => {
   const lines = [];
   const worker = await startWorker({ onLine: (line) => lines.push(line) });
-  const response = await fetch(worker.url);
+  const response = await get(worker.url, "/");
   assert.equal(response.status, 503);
-  assert.match(await response.text(), /UPSTASH_REDIS_REST_URL/);
+  assert.match(response.text, /UPSTASH_REDIS_REST_URL/);
   await until("the log names the variable", () => lines.some((line) => line.includes("UPSTASH_REDIS_REST_URL")));
   await worker.stop();
 });

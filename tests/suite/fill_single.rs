@@ -13,8 +13,12 @@ use super::world::{Ask, Isolate, Says, Served, World, policy};
 const BODY: &str = r#"{"books":[]}"#;
 
 fn one_listing() -> Policy {
+    one_listing_with("150ms")
+}
+
+fn one_listing_with(redis_timeout: &str) -> Policy {
     policy(&json!({
-        "defaults": { "limit": [], "timeout": { "redis": "150ms", "origin": "10s" } },
+        "defaults": { "limit": [], "timeout": { "redis": redis_timeout, "origin": "10s" } },
         "route": [{ "name": "top", "match": "GET /top", "cache": {
             "key": "books:top", "ttl": "1m", "stale": "1m", "tags": ["books", "top"] } }],
     }))
@@ -120,6 +124,19 @@ fn a_crowd_at_a_cold_key_asks_the_origin_once() {
             "seed {seed}: waited {late_us} us longer than the leader"
         );
     }
+}
+
+/// A Redis that may take as long as that to be read may take as long to be written.
+#[test]
+fn what_was_fetched_is_stored_within_the_timeout_of_the_policy() {
+    let world = World::new(1);
+    world.network(|_| Passage::new(1_500_000, 1_500_000));
+    world.origin(|_| Says::new(200, BODY));
+    let isolate = world.isolate(one_listing_with("4s"));
+    let miss = isolate.get_settled("/top");
+    assert_eq!(miss.cache_status(), "edgeweir; fwd=miss; stored");
+    let hit = isolate.get("/top").cache_status().to_owned();
+    assert!(hit.starts_with("edgeweir; hit; ttl="), "{hit}");
 }
 
 /// The same when the visitor whose request leads has left.

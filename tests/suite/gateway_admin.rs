@@ -235,3 +235,46 @@ fn a_purge_that_is_not_confirmed_is_a_503_and_tried_again() {
         "edgeweir; fwd=miss; stored"
     );
 }
+
+/// How wrong an isolate's clock is shows, to the accuracy of a sample; without any it is not
+/// said.
+#[test]
+fn the_offset_of_the_clock_is_a_metric() {
+    for skew_ms in [0, 30_000, -30_000, 7, -123] {
+        let (_, isolate) = world();
+        isolate.skew(skew_ms);
+        let ask = Ask::get("/-/metrics").header("authorization", "Bearer admin-token");
+        let served = isolate.ask(ask);
+        assert_eq!(
+            (served.status, served.get("content-type")),
+            (200, "text/plain; version=0.0.4; charset=utf-8")
+        );
+        let samples: Vec<&str> = served
+            .text()
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .collect();
+        let [sample] = samples[..] else {
+            panic!("{}", served.text())
+        };
+        let seconds = sample
+            .strip_prefix("edgeweir_redis_clock_offset_seconds{database=\"0\"} ")
+            .unwrap();
+        assert_eq!(seconds.split_once('.').unwrap().1.len(), 3, "{seconds}");
+        let offset_ms = seconds.parse::<f64>().unwrap() * 1000.0;
+        assert!(
+            (offset_ms + skew_ms as f64).abs() <= 50.0,
+            "{skew_ms}: {sample}"
+        );
+    }
+    let (world, isolate) = world();
+    world.network(|_| Passage {
+        fault: Fault::Before(RedisErrorKind::Transport),
+        ..Passage::new(500, 500)
+    });
+    let ask = Ask::get("/-/metrics").header("authorization", "Bearer admin-token");
+    let served = isolate.ask(ask);
+    assert_eq!(served.status, 200);
+    assert!(served.text().lines().all(|line| line.starts_with('#')));
+    assert_eq!(isolate.get("/-/metrics").status, 401);
+}

@@ -134,3 +134,20 @@ fn a_permit_goes_back_when_another_limit_refuses() {
     let after = desk.check(from_ref(&wide)).quotas[0].remaining;
     assert!(before - after <= 1, "{before} {after}");
 }
+
+/// What a visitor is told counts what came before an epoch's boundary, too, also while that
+/// may still change and the request itself takes no trip.
+#[test]
+fn the_quota_told_counts_both_sides_of_a_boundary() {
+    for started_ms in [58_000, 59_000, 59_500] {
+        let desk = Desk::new();
+        let limit = leased(5_000, 60_000);
+        let now_ms = desk.sim.now_us() / 1_000;
+        desk.wait(120_000 - now_ms % 60_000 - 60_000 + started_ms);
+        for asked in 1..=300 {
+            desk.wait(7);
+            let checked = desk.check(from_ref(&limit));
+            assert_eq!(checked.quotas[0].remaining, 5_000 - asked, "{started_ms}");
+        }
+    }
+}

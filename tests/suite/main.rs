@@ -29,6 +29,7 @@ mod gateway_flow;
 mod gateway_headers;
 mod gateway_limits;
 mod gateway_lists;
+mod gateway_retry;
 mod gateway_stores;
 mod headers;
 mod http_cache;

@@ -319,6 +319,12 @@ impl Isolate {
         served
     }
 
+    /// By how much this isolate's clock is ahead of Redis'.
+    pub fn skew(&self, skew_ms: i64) {
+        self.limits.skew_us.set(skew_ms * 1000);
+        self.cache.skew_us.set(skew_ms * 1000);
+    }
+
     /// Ends the isolate in the middle of whatever it does.
     pub fn die(&self) {
         for task in self.tasks.borrow().iter() {

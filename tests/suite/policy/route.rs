@@ -1,6 +1,6 @@
 //! The most specific route wins, whatever the order; what is folded gets limits only.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use edgeweir::policy::{PathTemplate, Policy, Switch};
 use proptest::prelude::*;
@@ -297,7 +297,9 @@ fn a_path_is_written_for_its_values_and_read_back() {
     );
 }
 
-/// Not a measurement: quadratic work on 16 KB would take minutes here.
+/// A path is compared with as many bytes in sixteen paths, beside which quadratic work would
+/// take sixteen times as long. A machine that is busy with others makes either look slow, but
+/// not always.
 #[test]
 fn the_longest_path_and_the_most_routes_stay_linear() {
     let routes: Vec<(String, String)> = (0..500)
@@ -313,16 +315,20 @@ fn the_longest_path_and_the_most_routes_stay_linear() {
         .map(|(a, b)| (a.as_str(), b.as_str()))
         .collect();
     let policy = policy(&routes);
-    let begun = Instant::now();
+    let took = |unit: &str, bytes: usize, times: usize| {
+        let path = format!("/api/v1/y/x499/z/{}", unit.repeat(bytes / unit.len()));
+        let begun = Instant::now();
+        for _ in 0..times {
+            policy.resolve("GET", &path);
+        }
+        begun.elapsed()
+    };
     for unit in [
         "/", "a/", "%2e%2e/", "%2F", ";", "//..", "%61", "/x/..", "é", "%zz",
     ] {
-        let path = format!("/api/v1/y/x499/z/{}", unit.repeat(16 * 1024 / unit.len()));
-        for _ in 0..4 {
-            policy.resolve("GET", &path);
-        }
+        let is_linear = || took(unit, 16 * 1024, 1) < 4 * took(unit, 1024, 16);
+        assert!((0..100).any(|_| is_linear()), "{unit} again and again");
     }
-    assert!(begun.elapsed() < Duration::from_secs(20));
     assert_eq!(
         policy
             .resolve("GET", "/api/v1/y/x499/z/w")
