@@ -6,8 +6,8 @@ use web_sys::ResponseInit;
 use super::glue::{self, Head};
 use crate::http::{Body, Request, Response};
 
-/// A request as the core sees it, and the scheme and host it was sent to.
-pub fn from_js(request: &web_sys::Request) -> (Request, String) {
+/// A request as the core sees it.
+pub fn from_js(request: &web_sys::Request) -> Request {
     let Head {
         method,
         url,
@@ -25,8 +25,9 @@ pub fn from_js(request: &web_sys::Request) -> (Request, String) {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (target, None),
     };
-    let plain = Request {
+    Request {
         method,
+        base: base.to_owned(),
         path: if path.is_empty() {
             "/".to_owned()
         } else {
@@ -34,8 +35,7 @@ pub fn from_js(request: &web_sys::Request) -> (Request, String) {
         },
         query,
         headers,
-    };
-    (plain, base.to_owned())
+    }
 }
 
 /// The answer of an origin, its body unread.

@@ -37,8 +37,8 @@ pub fn fetch(request: web_sys::Request, env: &JsValue, context: &JsValue) -> Pro
     // On the heap and without its type: else the flow's state is copied and its code is
     // in the wasm twice.
     let flow: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
-        let (plain, base) = convert::from_js(&request);
-        let ports = EdgePorts::new(&isolate, base);
+        let plain = convert::from_js(&request);
+        let ports = EdgePorts::new(&isolate, plain.base.clone());
         let Answer { response, deferred } = handle(&isolate.gateway, &ports, plain, request).await;
         // A visitor who left does not wait for the answer; the work goes on.
         turn.settle(&convert::to_js(response));
