@@ -39,14 +39,31 @@ const left = (answer) => Number(list(answer.headers.ratelimit)[0].params.r);
 const isDegraded = (answer) => list(answer.headers.ratelimit)[0].params["edgeweir-degraded"] === true;
 const redisMs = (answer) => Number(/redis;dur=(\d+)/.exec(answer.headers["server-timing"] ?? "")?.[1] ?? 0);
 
+/** Two processes know Redis' time to 50 ms each, and one that is behind sees less leak out of a bucket than the other. */
+const CLOCKS_MS = 120;
+/** After a slower trip an isolate knows less of Redis' time. */
+const SLOW_MS = 80;
+
+/** The whole limit of an address, by turns through both processes; which address it was. */
+async function useUp(algorithm) {
+  for (let attempt = 0; ; attempt++) {
+    const ip = `192.0.2.${attempt}`;
+    const answers = [];
+    for (let n = 0; n < 5; n++) {
+      answers.push(await ask(`/${algorithm}`, ip, n % 2));
+      if (n === 0) await new Promise((resolve) => setTimeout(resolve, CLOCKS_MS));
+    }
+    const isSlow = algorithm === "token-bucket" && answers.some((answer) => redisMs(answer) >= SLOW_MS);
+    const seen = answers.map((answer) => `${answer.status} ${left(answer)}`);
+    const isRight = seen.join() === "200 4,200 3,200 2,200 1,200 0";
+    if (isRight) return ip;
+    assert.ok(isSlow && attempt < 20, `${seen}`);
+  }
+}
+
 for (const algorithm of ALGORITHMS) {
   test(`${algorithm}: the whole limit over two processes, then a refusal that names its time`, async () => {
-    const ip = "198.51.100.1";
-    for (let n = 0; n < 5; n++) {
-      const answer = await ask(`/${algorithm}`, ip, n % 2);
-      assert.equal(answer.status, 200);
-      assert.equal(left(answer), 4 - n);
-    }
+    const ip = await useUp(algorithm);
     for (const worker of [0, 1]) {
       const refused = await ask(`/${algorithm}`, ip, worker);
       assert.equal(refused.status, 429);
@@ -101,17 +118,22 @@ async function comeBack(algorithms, factor) {
 }
 
 test("a token bucket has its burst, and a peek charges nothing", async () => {
-  const statuses = [];
-  for (let n = 0; n < 4; n++) statuses.push((await ask("/burst", "198.51.100.4", n % 2)).status);
-  assert.deepEqual(statuses, [200, 200, 429, 429]);
+  for (let attempt = 0, isRight = false; !isRight; attempt++) {
+    const answers = [];
+    for (let n = 0; n < 4; n++) {
+      answers.push(await ask("/burst", `192.0.2.${attempt}`, n % 2));
+      if (n === 0) await new Promise((resolve) => setTimeout(resolve, CLOCKS_MS));
+    }
+    const statuses = answers.map(({ status }) => status);
+    isRight = statuses.join() === "200,200,429,429";
+    const isSlow = answers.some((answer) => redisMs(answer) >= SLOW_MS);
+    assert.ok(isRight || (isSlow && attempt < 20), `${statuses}`);
+  }
   for (let n = 0; n < 8; n++) {
     const looked = await ask("/peek", "198.51.100.4");
     assert.deepEqual([looked.status, left(looked)], [200, 5]);
   }
 });
-
-/** A slower trip tells an isolate too little of Redis' time to spend what it has: that request and the next may charge. */
-const SLOW_MS = 80;
 
 test("a lease makes most requests cost no command", async () => {
   for (let n = 0; n < 100; n++) assert.equal((await ask("/leased", "198.51.100.5")).status, 200);
@@ -124,6 +146,7 @@ test("a lease makes most requests cost no command", async () => {
   }
   const { bitfield } = await bed.commandstats();
   console.log(`${bitfield} charges for 300 requests, ${slow} of them slow`);
+  // Without a good reading of the clock what is left may not be spent: that request and the next may charge.
   assert.ok(bitfield <= 150 + 2 * slow, `${bitfield}`);
   assert.ok(left(last) <= 4600 && left(last) > 4000, `${left(last)}`);
 });
