@@ -22,7 +22,6 @@
 //! `last_resort`. The map is SIEVE (`crate::recent`), bounded by bytes. Nothing here
 //! sends anything or reads a clock, and it holds owned bytes only.
 
-
 use crate::cache::entry::Entry;
 use crate::cache::lookup::{Ask, Found, Lookup, Seen, current};
 use crate::cache::purge::Purge;

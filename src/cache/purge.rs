@@ -3,7 +3,6 @@
 //! A fill that began before the purge remembers the older generation, so what
 //! it stores later is never served.
 
-
 use crate::cache::lookup::{Lookup, generation_key, key_generation_key, meta_key};
 use crate::cache::{GENERATION_TTL_S, generation};
 use crate::names::Names;
