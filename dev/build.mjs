@@ -72,9 +72,9 @@ async function shortPaths(env) {
 async function compile({ env, workerBuild }) {
   mkdirSync(BUILD_DIR, { recursive: true });
   // The default features are those of the command line: the TOML parser stays out of the Worker.
-  const variables = { ...process.env, ...env };
+  const variables = { ...process.env, ...env, NO_MINIFY: "1" }; // slim reads the script before it is made small
   variables.RUSTFLAGS = [variables.RUSTFLAGS, ...(await shortPaths(variables))].filter(Boolean).join(" ");
-  const { code } = await run(workerBuild, ["--release", "--no-default-features"], { env: variables, show: true });
+  const { code } = await run(workerBuild, ["--release", "--no-opt", "--no-default-features"], { env: variables, show: true });
   if (code !== 0) throw new SetupError("The Worker was not built: correct the errors above.");
   // An alias for projects that name worker-build's old entry point.
   rmSync(path.join(BUILD_DIR, "worker"), { recursive: true, force: true });

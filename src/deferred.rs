@@ -9,6 +9,7 @@ use crate::cache::flight::Flight;
 use crate::cache::purge::Purge;
 use crate::cache::{Found, Lookup, Lookups};
 use crate::controls;
+use crate::exchange::{self, Exchange};
 use crate::fill::{self, Wanted};
 use crate::gateway::Gateway;
 use crate::limit;
@@ -47,6 +48,12 @@ pub enum Deferred {
     Refresh {
         wanted: Wanted,
         generations: Vec<Option<String>>,
+    },
+    /// The same of an answer in `http` mode.
+    Revalidate {
+        exchange: Box<Exchange>,
+        generations: Vec<String>,
+        variant: String,
     },
     /// Looks at the reports about an address, whose key-safe id this is.
     Look { ip: String, offset_ms: i64 },
@@ -96,6 +103,15 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             let visit = Visit::new(gateway, ports);
             fill::refresh(&visit, &wanted, generations).await;
             // What follows is the end of that fill, never another refresh.
+            Box::pin(run(gateway, ports, visit.take_deferred())).await;
+        }
+        Deferred::Revalidate {
+            exchange,
+            generations,
+            variant,
+        } => {
+            let visit = Visit::new(gateway, ports);
+            exchange::revalidate(&visit, &exchange, generations, &variant).await;
             Box::pin(run(gateway, ports, visit.take_deferred())).await;
         }
         Deferred::Look { ip, offset_ms } => {

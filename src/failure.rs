@@ -29,6 +29,8 @@ pub enum Failure {
     ReducedCapacity,
     OriginUnreachable,
     OriginTimeout,
+    /// The request wants only what is cached, and it is not (RFC 9111, 5.2.1.7).
+    NotCached,
     /// A required variable is missing or malformed; `problem` holds no value.
     Misconfigured {
         variable: String,
@@ -100,7 +102,7 @@ impl Failure {
             | Self::BadPolicy { .. }
             | Self::RedisUnavailable => 503,
             Self::OriginUnreachable => 502,
-            Self::OriginTimeout => 504,
+            Self::OriginTimeout | Self::NotCached => 504,
             Self::NotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::Unauthorized => 401,
@@ -139,7 +141,7 @@ impl Failure {
             }
             Self::Denied => "Forbidden",
             Self::OriginUnreachable => "Bad Gateway",
-            Self::OriginTimeout => "Gateway Timeout",
+            Self::OriginTimeout | Self::NotCached => "Gateway Timeout",
             Self::Misconfigured { .. } | Self::BadPolicy { .. } | Self::RedisUnavailable => {
                 "Service Unavailable"
             }
@@ -168,6 +170,7 @@ impl Failure {
             }
             Self::OriginUnreachable => "The origin could not be reached.".to_owned(),
             Self::OriginTimeout => "The origin did not answer in time.".to_owned(),
+            Self::NotCached => "Nothing is cached that this request may get.".to_owned(),
             Self::Misconfigured { variable, problem } => {
                 format!("The variable {variable} {problem}.")
             }

@@ -14,7 +14,7 @@ use crate::cache::store::Times;
 use crate::cache::{Entry, Found, Lookup, Lookups, Unstorable, generation, storable, store};
 use crate::deferred::{Deferred, settle};
 use crate::headers::CacheStatus;
-use crate::http::{Body, Response};
+use crate::http::{Body, Headers, Response};
 use crate::policy::CacheRule;
 use crate::ports::{Bounded, Clock, OriginError, Ports, Store};
 use crate::reading;
@@ -26,7 +26,7 @@ const LOCK_MS: u64 = 3_000;
 /// Three renewals may be lost before the lock is.
 const RENEW_MS: u64 = 750;
 /// First pause of a follower; each is half as long again, up to the last one.
-const FIRST_PAUSE_MS: u64 = 4;
+pub const FIRST_PAUSE_MS: u64 = 4;
 const LAST_PAUSE_MS: u64 = 50;
 /// What a follower that gave up waiting has for the origin at least.
 const LEAST_FETCH_MS: u64 = 1_000;
@@ -75,7 +75,7 @@ pub async fn fill<P: Ports>(
     let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
         return alone(visit, wanted, visit.origin_timeout_ms(), "redis").await;
     };
-    let fill = Fill::new(visit, wanted, generations);
+    let fill = Fill::new(visit, wanted, generations, "");
     match fill.join() {
         Join::Lead(cell) => fill.lead(&cell).await,
         Join::Follow(cell) => fill.follow(&cell).await,
@@ -106,7 +106,7 @@ pub async fn refresh<P: Ports>(
     };
     let fill = Fill {
         is_refresh: true,
-        ..Fill::new(visit, wanted, generations)
+        ..Fill::new(visit, wanted, generations, "")
     };
     let Join::Lead(cell) = fill.join() else {
         return;
@@ -138,7 +138,7 @@ pub async fn refresh<P: Ports>(
 
 /// Generations that are absent are seeded before the origin is asked, so that a
 /// purge from now on is noticed. `None` when Redis does not answer.
-async fn seed<P: Ports>(
+pub async fn seed<P: Ports>(
     visit: &Visit<'_, P>,
     lookup: &Lookup,
     generations: Vec<Option<String>>,
@@ -171,6 +171,15 @@ async fn seed<P: Ports>(
         .collect()
 }
 
+/// What the edge sends with nothing of a visitor in it.
+fn own_fields() -> Headers {
+    Headers::from_iter([
+        ("accept", "application/json"),
+        ("accept-encoding", "identity"),
+        ("user-agent", "edgeweir"),
+    ])
+}
+
 /// Asks the origin for this request only; nothing is stored.
 async fn alone<P: Ports>(
     visit: &Visit<'_, P>,
@@ -181,7 +190,7 @@ async fn alone<P: Ports>(
     if !pay(visit).await {
         return Filled::Refused;
     }
-    match visit.fetch(&wanted.target, timeout_ms).await {
+    match visit.fetch(&wanted.target, own_fields(), timeout_ms).await {
         Ok(response) => Filled::Own(
             response,
             CacheStatus::Miss {
@@ -194,7 +203,7 @@ async fn alone<P: Ports>(
 }
 
 /// What an attempt at the lock brought.
-enum Lock {
+pub enum Lock {
     /// It is ours; what was found in the same trip, and the generations then.
     Taken {
         found: Found,
@@ -210,25 +219,32 @@ enum Lock {
     Lost,
 }
 
-struct Fill<'v, 'a, P: Ports> {
+pub struct Fill<'v, 'a, P: Ports> {
     visit: &'v Visit<'a, P>,
     wanted: &'v Wanted,
     lookups: Lookups,
-    generations: Vec<String>,
+    pub generations: Vec<String>,
     /// Also the name of the flight.
-    lock_key: String,
+    pub lock_key: String,
     begun_ms: u64,
     /// There is a stale entry, which an answer that may not be stored ends.
-    is_refresh: bool,
+    pub is_refresh: bool,
 }
 
 impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
-    fn new(visit: &'v Visit<'a, P>, wanted: &'v Wanted, generations: Vec<String>) -> Self {
+    /// `variant` tells fills of one key apart that are not for each other.
+    pub fn new(
+        visit: &'v Visit<'a, P>,
+        wanted: &'v Wanted,
+        generations: Vec<String>,
+        variant: &str,
+    ) -> Self {
         let mut identity = wanted.lookup.key.clone();
         for generation in &generations {
             identity.push('\n');
             identity.push_str(generation);
         }
+        identity.push_str(variant);
         Self {
             visit,
             wanted,
@@ -240,11 +256,17 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
-    fn join(&self) -> Join {
+    pub fn join(&self) -> Join {
         // Headers and body may each take the origin's timeout; then the leader is gone.
         let most_ms = self.visit.origin_timeout_ms() * 2 + LOCK_MS;
         let mut flights = self.visit.gateway.flights.borrow_mut();
         flights.join(&self.lock_key, self.begun_ms, most_ms)
+    }
+
+    /// The flight of another request, if there is one.
+    pub fn under_way(&self) -> Option<FlightCell> {
+        let flights = self.visit.gateway.flights.borrow();
+        flights.under_way(&self.lock_key)
     }
 
     fn rule(&self) -> Option<&CacheRule> {
@@ -311,7 +333,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             match outcome {
                 Flight::Done(entry) => return Filled::Entry(entry, CacheStatus::Collapsed),
                 Flight::Failed(error) => return Filled::Failed(error),
-                Flight::Uncacheable => {
+                Flight::Uncacheable | Flight::Stored(_) => {
                     return alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await;
                 }
                 Flight::Pending if self.out_of_patience() => {
@@ -324,7 +346,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
 
     /// Takes the lock and looks again in the same trip: whoever had it before may
     /// have stored the entry since our lookup.
-    async fn take_lock(&self) -> Lock {
+    pub async fn take_lock(&self) -> Lock {
         let token = generation(self.visit.ports.random());
         let batch = Batch::pipeline(vec![
             Command::set_nx_get_px(&self.lock_key, token, LOCK_MS),
@@ -378,13 +400,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     /// before the origin is asked.
     async fn ask_origin(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
         let begun_ms = self.visit.now_ms();
-        let answered = self
-            .renewing(
-                self.visit
-                    .fetch(&self.wanted.target, self.visit.origin_timeout_ms()),
-            )
-            .await;
-        let response = match answered {
+        let response = match self.fetch(own_fields()).await {
             Ok(response) => response,
             Err(error) => return self.fail(cell, error),
         };
@@ -396,15 +412,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             Err(why) => return self.keep_to_itself(cell, response, why.as_str()),
         };
         let mut response = response;
-        let read = match std::mem::replace(&mut response.body, Body::Empty) {
-            Body::Empty => Ok(Bounded::Whole(Vec::new())),
-            Body::Bytes(bytes) => Ok(Bounded::Whole(bytes.to_vec())),
-            Body::Upstream(body) => {
-                let timeout_ms = self.visit.origin_timeout_ms();
-                self.renewing(self.visit.ports.read(body, times.max_bytes, timeout_ms))
-                    .await
-            }
-        };
+        let read = self.read(&mut response, times.max_bytes).await;
         let now_ms = self.visit.now_ms();
         let bytes = match read {
             Ok(Bounded::Whole(bytes)) => bytes,
@@ -447,6 +455,30 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
+    /// Asks the origin with these fields, and keeps the lock meanwhile.
+    pub async fn fetch(&self, fields: Headers) -> Result<Response<P::Body>, OriginError> {
+        let timeout_ms = self.visit.origin_timeout_ms();
+        self.renewing(self.visit.fetch(&self.wanted.target, fields, timeout_ms))
+            .await
+    }
+
+    /// Takes an answer's body out of it.
+    pub async fn read(
+        &self,
+        response: &mut Response<P::Body>,
+        max_bytes: usize,
+    ) -> Result<Bounded<P::Body>, OriginError> {
+        match std::mem::replace(&mut response.body, Body::Empty) {
+            Body::Empty => Ok(Bounded::Whole(Vec::new())),
+            Body::Bytes(bytes) => Ok(Bounded::Whole(bytes.to_vec())),
+            Body::Upstream(body) => {
+                let timeout_ms = self.visit.origin_timeout_ms();
+                self.renewing(self.visit.ports.read(body, max_bytes, timeout_ms))
+                    .await
+            }
+        }
+    }
+
     /// Awaits a step of the fill and keeps the lock meanwhile.
     async fn renewing<T>(&self, step: impl Future<Output = T>) -> T {
         let mut step = pin!(step);
@@ -474,7 +506,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     }
 
     /// An origin that fails is not asked again by everybody who waited.
-    fn fail(&self, cell: &FlightCell, error: OriginError) -> Filled<P::Body> {
+    pub fn fail(&self, cell: &FlightCell, error: OriginError) -> Filled<P::Body> {
         settle(cell, Flight::Failed(error));
         let word = match error {
             OriginError::Timeout => FAILED_TIMEOUT,
@@ -498,8 +530,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         } else {
             UNCACHEABLE_MS
         };
-        self.uncacheable(cell, pause_ms);
-        let word = Command::set_px(&self.lock_key, UNCACHEABLE, pause_ms);
+        let word = self.uncacheable(cell, pause_ms);
         // An origin that is well and says something else than the stale entry ends it;
         // one that fails or is too busy does not.
         let is_failing = matches!(response.status, 408 | 425 | 429 | 500..);
@@ -521,7 +552,8 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         )
     }
 
-    fn uncacheable(&self, cell: &FlightCell, pause_ms: u64) {
+    /// The command tells the other isolates.
+    pub fn uncacheable(&self, cell: &FlightCell, pause_ms: u64) -> Command {
         settle(cell, Flight::Uncacheable);
         let until_ms = self.visit.now_ms().saturating_add(pause_ms);
         self.visit
@@ -529,9 +561,10 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             .flights
             .borrow_mut()
             .remember_uncacheable(&self.wanted.lookup.key, until_ms);
+        Command::set_px(&self.lock_key, UNCACHEABLE, pause_ms)
     }
 
-    fn end(&self, commands: Vec<Command>) {
+    pub fn end(&self, commands: Vec<Command>) {
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),
             only_if: None,
@@ -541,7 +574,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
 
     /// Ends the fill so only if nothing was purged since it began: other services read
     /// the key itself, and know no generations.
-    fn end_if_current(&self, batch: Batch, generations: Vec<String>) {
+    pub fn end_if_current(&self, batch: Batch, generations: Vec<String>) {
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),
             only_if: Some((self.wanted.lookup.clone(), generations)),
@@ -549,7 +582,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         });
     }
 
-    fn land(&self) {
+    pub fn land(&self) {
         self.visit.gateway.flights.borrow_mut().land(&self.lock_key);
     }
 
@@ -557,7 +590,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         self.visit.now_ms().saturating_sub(self.begun_ms)
     }
 
-    fn out_of_patience(&self) -> bool {
+    pub fn out_of_patience(&self) -> bool {
         // A leader's failure is known a trip and a poll after its deadline: those that
         // wait must not all ask an origin that hangs just before that.
         let max_ms =
@@ -572,7 +605,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     }
 
     /// What is left of the origin's timeout after waiting for another's fill.
-    fn left_ms(&self) -> u64 {
+    pub fn left_ms(&self) -> u64 {
         self.visit
             .origin_timeout_ms()
             .saturating_sub(self.waited_ms())
@@ -580,6 +613,6 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     }
 }
 
-fn next_pause_ms(pause_ms: u64) -> u64 {
+pub fn next_pause_ms(pause_ms: u64) -> u64 {
     (pause_ms + pause_ms / 2).min(LAST_PAUSE_MS)
 }

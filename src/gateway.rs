@@ -29,6 +29,7 @@ use crate::conduct;
 use crate::config::Secret;
 use crate::controls::{self, Controls};
 use crate::deferred::Deferred;
+use crate::exchange::{self, Exchange};
 use crate::failure::Failure;
 use crate::fill::Wanted;
 use crate::headers::{
@@ -117,6 +118,8 @@ enum Plan<'p> {
     Admin,
     Listing(Wanted),
     Composed(&'p [Part], Vec<Piece>),
+    /// By the origin's headers.
+    Exchange(Exchange),
     /// To the origin as it is.
     Pass,
     /// A cached route that is not looked up: why, and what the origin is asked for.
@@ -129,6 +132,7 @@ impl Plan<'_> {
     fn wanted(&self) -> Vec<&Wanted> {
         match self {
             Plan::Listing(wanted) => vec![wanted],
+            Plan::Exchange(exchange) => vec![&exchange.wanted],
             Plan::Composed(_, pieces) => pieces.iter().map(|piece| &piece.wanted).collect(),
             Plan::Admin | Plan::Pass | Plan::Bypass(..) | Plan::TooLong => Vec::new(),
         }
@@ -170,7 +174,7 @@ async fn answer<P: Ports>(
         }
     };
     let admission = match plan {
-        Plan::Listing(_) | Plan::Composed(..) => by_outcome(visit, admission),
+        Plan::Listing(_) | Plan::Composed(..) | Plan::Exchange(_) => by_outcome(visit, admission),
         _ => admission,
     };
     let ip = conduct::watched(gateway, &admission, &visitor);
@@ -254,6 +258,10 @@ async fn serve<P: Ports>(
             let response = compose(visit, parts, pieces, seen).await;
             Ok(revalidate(response, if_none_match))
         }
+        Plan::Exchange(exchange) => {
+            let seen = seen.into_iter().next().flatten();
+            exchange::answer(visit, exchange, incoming, seen).await
+        }
         Plan::Pass => pass(visit, request, incoming, resolved, visitor).await,
         Plan::Bypass(why, target) => bypass(visit, request, incoming, why, target).await,
         Plan::TooLong => Err(Failure::UriTooLong),
@@ -288,6 +296,13 @@ fn plan<'p>(gateway: &'p Gateway, request: &Request, resolved: &Resolved<'p>) ->
         .is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
     if is_socket {
         return Plan::Bypass("upgrade", as_sent(request, resolved));
+    }
+    if rule.by_origin {
+        let target = as_sent(request, resolved);
+        return match Exchange::new(route, index, request, target, &resolved.values) {
+            Some(exchange) => Plan::Exchange(exchange),
+            None => Plan::Bypass("key", as_sent(request, resolved)),
+        };
     }
     let Some(wanted) = listing::wanted(policy, index, &resolved.values, request.query.as_deref())
     else {
@@ -345,6 +360,10 @@ async fn pass<P: Ports>(
         response = write::purge_after(visit, rule, values, user, body, response)
             .await
             .map_err(origin_failure)?;
+    }
+    let ended = exchange::ended(&visit.gateway.policy, request, &target, &response);
+    if !ended.is_empty() {
+        write::confirm(visit, &ended).await;
     }
     Ok(response)
 }

@@ -240,28 +240,35 @@ pub fn is_event_stream(headers: &Headers) -> bool {
     essence.eq_ignore_ascii_case("text/event-stream")
 }
 
-/// Fields that describe one hop, or that must never be replayed from a cache.
+/// Fields that describe one hop.
+pub const OF_CONNECTION: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authentication-info",
+];
+
+/// Not fields that describe one hop, nor those that must never be replayed from a cache.
 pub fn is_kept_in_cache(name: &str) -> bool {
-    !matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "age"
-            | "content-encoding"
-            | "content-length"
-            | "date"
-            | "retry-after"
-            | "server-timing"
-            | "cache-status"
-            | "set-cookie"
-    ) && !name.starts_with("ratelimit")
+    !OF_CONNECTION.contains(&name)
+        && !matches!(
+            name,
+            "age"
+                | "content-encoding"
+                | "content-length"
+                | "date"
+                | "retry-after"
+                | "server-timing"
+                | "cache-status"
+                | "set-cookie"
+        )
+        && !name.starts_with("ratelimit")
         && !name.starts_with("x-ratelimit")
 }
 

@@ -41,7 +41,12 @@ impl Headers {
     }
 
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|(field, _)| field != name);
+        self.keep(&|field| field != name);
+    }
+
+    /// Only the fields whose names are wanted.
+    pub fn keep(&mut self, is_wanted: &dyn Fn(&str) -> bool) {
+        self.0.retain(|(field, _)| is_wanted(field));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -70,10 +75,12 @@ impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
 }
 
 /// What a visitor asks for. The body stays with the platform.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// As sent, upper case for the known ones.
     pub method: String,
+    /// Scheme and authority it was sent to: `https://example.com`.
+    pub base: String,
     /// The path as sent, starting with `/`, undecoded.
     pub path: String,
     /// What follows the first `?`, undecoded.

@@ -13,6 +13,7 @@
 //! penalty    backoff of who goes on                refused    who is refused most
 //! conduct    where these two meet the flow         bill       what a request's outcome costs
 //! trip       limits and entries in one trip        reading    what of the cache it must read
+//! exchange   one answer of `http` mode
 //! json       all JSON, read and written            names      a sorted set
 //! edge       the platform, wasm only               concurrency  how many are at Redis
 //! ```
@@ -27,6 +28,7 @@ pub mod conduct;
 pub mod config;
 pub mod controls;
 pub mod deferred;
+pub mod exchange;
 pub mod failure;
 pub mod fill;
 pub mod gateway;

@@ -135,7 +135,7 @@ pub async fn answer<P: Ports>(
             Ok(served(entry, &status, now_ms))
         }
         Some(Seen {
-            found: Found::Missing,
+            found: Found::Missing | Found::Record(_),
             generations,
             ..
         }) => filled(visit, fill(visit, wanted, generations).await),

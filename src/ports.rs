@@ -52,7 +52,7 @@ pub enum OriginError {
     Unreachable,
 }
 
-/// A request that the edge makes on its own, with none of a visitor's headers.
+/// A GET that the edge makes on its own.
 #[derive(Debug, Clone)]
 pub struct Fetch {
     /// Path and query, starting with `/`.

@@ -91,19 +91,16 @@ impl<'a, P: Ports> Visit<'a, P> {
         }
     }
 
-    /// A GET of the edge's own, with nothing of the visitor in it.
+    /// A GET of the edge's own.
     pub async fn fetch(
         &self,
         target: &str,
+        headers: Headers,
         timeout_ms: u64,
     ) -> Result<Response<P::Body>, OriginError> {
         let fetch = Fetch {
             target: target.to_owned(),
-            headers: Headers::from_iter([
-                ("accept", "application/json"),
-                ("accept-encoding", "identity"),
-                ("user-agent", "edgeweir"),
-            ]),
+            headers,
         };
         let begun_ms = self.ports.now_ms();
         let answer = self.ports.fetch(&fetch, timeout_ms).await;

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::cache::entry::Entry;
+use crate::cache::http::Stored;
 use crate::ports::OriginError;
 use crate::recent::Recent;
 
@@ -26,6 +27,8 @@ pub const FAILED_MS: u64 = 1_000;
 pub enum Flight {
     Pending,
     Done(Entry),
+    /// The same in `http` mode.
+    Stored(Rc<Stored>),
     /// The answer may not be shared: everyone asks for themselves.
     Uncacheable,
     Failed(OriginError),
@@ -75,6 +78,11 @@ impl Flights {
         let cell = Rc::new(RefCell::new(Flight::Pending));
         *flight = Some((now_ms, Rc::clone(&cell)));
         Join::Lead(cell)
+    }
+
+    pub fn under_way(&self, name: &str) -> Option<FlightCell> {
+        let (_, cell) = self.flights.get(name)?.as_ref()?;
+        Some(Rc::clone(cell))
     }
 
     /// Ends a flight; those that hold its cell still see its outcome.

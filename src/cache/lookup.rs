@@ -11,6 +11,9 @@ use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
 use crate::http::Headers;
 use crate::redis::{Command, Reply};
 
+/// What keys of `http` mode begin with, and no other ones.
+pub const HTTP_KEYS: &str = "http:";
+
 /// One entry's names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lookup {
@@ -143,12 +146,13 @@ impl Lookups {
                         .iter()
                         .map(|key| value(key).and_then(Reply::as_str).map(str::to_owned))
                         .collect::<Vec<_>>();
-                    let found = judge(
-                        value(&lookup.key).and_then(Reply::as_bytes),
-                        value(&lookup.meta_key()).and_then(Reply::as_bytes),
-                        &generations,
-                        now_ms,
-                    );
+                    let body = value(&lookup.key).and_then(Reply::as_bytes);
+                    let meta = value(&lookup.meta_key()).and_then(Reply::as_bytes);
+                    let found = match (lookup.key.starts_with(HTTP_KEYS), body) {
+                        (true, Some(body)) => Found::Record(body.into()),
+                        (true, None) => Found::Missing,
+                        (false, body) => judge(body, meta, &generations, now_ms),
+                    };
                     let expiry = match ask {
                         Ask::Whole => None,
                         _ => expiries.next().and_then(Reply::as_int),
@@ -174,6 +178,8 @@ pub enum Found {
     Stale(Entry),
     /// Another service's value; how long it lives is not in the lookup.
     Foreign(Entry),
+    /// What lies under a key of `http` mode, judged by its own flow.
+    Record(Rc<[u8]>),
     Missing,
 }
 

@@ -16,7 +16,7 @@ use crate::redis::{Batch, Command};
 const META_MARGIN_MS: u64 = 60_000;
 
 /// Kept headers count against the size of an answer; this is their own bound.
-const MAX_HEADER_BYTES: usize = 8 * 1024;
+pub const MAX_HEADER_BYTES: usize = 8 * 1024;
 
 /// A negative answer's body is kept in the record itself.
 const MAX_NEGATIVE_BYTES: usize = 16 * 1024;
@@ -31,6 +31,14 @@ pub enum Unstorable {
     TooLarge,
     NotJson,
     Encoding,
+    /// In `http` mode: the request says no-store.
+    Request,
+    /// The same: what somebody got who said who he is.
+    Credentials,
+    /// The same: it is never fresh and cannot be validated.
+    Freshness,
+    /// The same: an event stream.
+    Stream,
 }
 
 impl Unstorable {
@@ -43,6 +51,10 @@ impl Unstorable {
             Self::TooLarge => "too-large",
             Self::NotJson => "not-json",
             Self::Encoding => "encoding",
+            Self::Request => "request",
+            Self::Credentials => "credentials",
+            Self::Freshness => "freshness",
+            Self::Stream => "stream",
         }
     }
 }

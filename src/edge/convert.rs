@@ -3,11 +3,16 @@
 use wasm_bindgen::JsValue;
 use web_sys::ResponseInit;
 
-use crate::http::{Body, Headers, Request, Response};
+use super::glue::{self, Head};
+use crate::http::{Body, Request, Response};
 
-/// A request as the core sees it, and the scheme and host it was sent to.
-pub fn from_js(request: &web_sys::Request) -> (Request, String) {
-    let url = request.url();
+/// A request as the core sees it.
+pub fn from_js(request: &web_sys::Request) -> Request {
+    let Head {
+        method,
+        url,
+        headers,
+    } = glue::head(request);
     // The platform's URLs are absolute: `https://…`.
     let after_scheme = url.find(':').map_or(0, |at| at + 3);
     let authority_end = url
@@ -20,36 +25,24 @@ pub fn from_js(request: &web_sys::Request) -> (Request, String) {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (target, None),
     };
-    let plain = Request {
-        method: request.method(),
+    Request {
+        method,
+        base: base.to_owned(),
         path: if path.is_empty() {
             "/".to_owned()
         } else {
             path.to_owned()
         },
         query,
-        headers: headers_from_js(&request.headers()),
-    };
-    (plain, base.to_owned())
-}
-
-pub fn headers_from_js(headers: &web_sys::Headers) -> Headers {
-    headers
-        .entries()
-        .into_iter()
-        .flatten()
-        .filter_map(|pair| {
-            let pair = js_sys::Array::from(&pair);
-            Some((pair.get(0).as_string()?, pair.get(1).as_string()?))
-        })
-        .collect()
+        headers,
+    }
 }
 
 /// The answer of an origin, its body unread.
 pub fn upstream(response: web_sys::Response) -> Response<web_sys::Response> {
     Response {
         status: response.status(),
-        headers: headers_from_js(&response.headers()),
+        headers: glue::headers(&response.headers()),
         body: Body::Upstream(response),
     }
 }
@@ -71,30 +64,17 @@ pub fn to_js(response: Response<web_sys::Response>) -> web_sys::Response {
 }
 
 fn build(response: &Response<web_sys::Response>) -> Result<web_sys::Response, JsValue> {
-    let headers = web_sys::Headers::new()?;
-    for (name, value) in response.headers.iter() {
-        headers.append(name, value)?;
-    }
-    let init = ResponseInit::new();
-    init.set_status(response.status);
-    init.set_headers(&headers);
+    let (nothing, none) = (JsValue::NULL, JsValue::UNDEFINED);
+    let respond = |body, socket| glue::respond(response.status, &response.headers, body, socket);
     match &response.body {
-        Body::Empty => web_sys::Response::new_with_opt_str_and_init(None, &init),
-        Body::Bytes(bytes) => {
-            let bytes = js_sys::Uint8Array::from(&bytes[..]);
-            web_sys::Response::new_with_opt_buffer_source_and_init(Some(&bytes), &init)
-        }
+        Body::Empty => respond(&nothing, &none),
+        Body::Bytes(bytes) => respond(&js_sys::Uint8Array::from(&bytes[..]), &none),
         Body::Upstream(upstream) => {
             let socket = js_sys::Reflect::get(upstream, &JsValue::from_str("webSocket"))?;
-            if !socket.is_null() && !socket.is_undefined() {
-                js_sys::Reflect::set(&init, &JsValue::from_str("webSocket"), &socket)?;
-                return web_sys::Response::new_with_opt_str_and_init(None, &init);
-            }
             match upstream.body() {
-                Some(stream) => {
-                    web_sys::Response::new_with_opt_readable_stream_and_init(Some(&stream), &init)
-                }
-                None => web_sys::Response::new_with_opt_str_and_init(None, &init),
+                _ if !socket.is_null() && !socket.is_undefined() => respond(&nothing, &socket),
+                Some(stream) => respond(&stream, &none),
+                None => respond(&nothing, &none),
             }
         }
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use js_sys::{Function, Promise, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
-use worker::Env;
 
+use super::glue;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::gateway::{Gateway, Settings};
@@ -29,11 +29,12 @@ thread_local! {
 impl Isolate {
     /// Variables never change within an isolate: a deployment makes new ones. A
     /// bad one is logged here, once, and answered to every request.
-    pub fn of(env: &Env) -> Result<Rc<Self>, Failure> {
+    pub fn of(env: &JsValue) -> Result<Rc<Self>, Failure> {
         ISOLATE.with(|isolate| {
             isolate
                 .get_or_init(|| {
                     hasten_microtasks();
+                    glue::begin();
                     let made = Self::new(env);
                     if let Err(failure) = &made {
                         Console.log(&failure.detail());
@@ -44,8 +45,7 @@ impl Isolate {
         })
     }
 
-    fn new(env: &Env) -> Result<Self, Failure> {
-        let env: &JsValue = env.unchecked_ref();
+    fn new(env: &JsValue) -> Result<Self, Failure> {
         let config = Config::from_vars(|name| {
             Reflect::get(env, &JsValue::from_str(name))
                 .ok()

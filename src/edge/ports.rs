@@ -2,18 +2,17 @@
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use js_sys::{Reflect, Uint8Array};
+use js_sys::Uint8Array;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
     AbortController, ReadableStreamDefaultReader, RequestInit, RequestRedirect, WorkerGlobalScope,
 };
-use worker::Delay;
 
 use super::convert::upstream;
+use super::glue::{self, AbortOnDrop, Landed};
 use super::isolate::{Console, Isolate};
 use crate::http::{Headers, Response};
 use crate::ports::{Bounded, Clock, Fetch, Log, Origin, OriginError, Random, Redis, Store};
@@ -57,7 +56,7 @@ impl Clock for EdgePorts {
     }
 
     async fn sleep(&self, duration_ms: u64) {
-        Delay::from(Duration::from_millis(duration_ms)).await;
+        glue::sleep(duration_ms).await;
     }
 }
 
@@ -96,41 +95,6 @@ impl Redis for EdgePorts {
     }
 }
 
-/// Ends a fetch that nobody waits for any more.
-struct AbortOnDrop {
-    controller: Option<AbortController>,
-    armed: bool,
-}
-
-impl AbortOnDrop {
-    fn new() -> Self {
-        Self {
-            controller: AbortController::new().ok(),
-            armed: true,
-        }
-    }
-
-    fn attach(&self, init: &RequestInit) {
-        if let Some(controller) = &self.controller {
-            init.set_signal(Some(&controller.signal()));
-        }
-    }
-
-    fn disarm(&mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        if self.armed
-            && let Some(controller) = &self.controller
-        {
-            controller.abort();
-        }
-    }
-}
-
 fn global() -> WorkerGlobalScope {
     js_sys::global().unchecked_into()
 }
@@ -151,37 +115,20 @@ impl Transport for EdgePorts {
         _timeout_ms: u64,
         max_bytes: usize,
     ) -> Result<Answer, TransportError> {
-        let failed = |_: JsValue| TransportError::Failed("fetch".to_owned());
-        let init = RequestInit::new();
-        init.set_method("POST");
-        init.set_body(&JsValue::from_str(&request.body));
-        let headers = web_sys::Headers::new().map_err(failed)?;
-        for (name, value) in &request.headers {
-            headers.set(name, value).map_err(failed)?;
+        let most = u32::try_from(max_bytes).unwrap_or(u32::MAX);
+        match glue::post(request, most).await {
+            Landed { status: 0, .. } => Err(TransportError::Failed("fetch".to_owned())),
+            Landed { body: None, .. } => Err(TransportError::TooLarge),
+            Landed {
+                status,
+                sync_token,
+                body: Some(body),
+            } => Ok(Answer {
+                status,
+                sync_token,
+                body,
+            }),
         }
-        init.set_headers(&headers);
-        init.set_redirect(RequestRedirect::Manual);
-        let mut abort = AbortOnDrop::new();
-        abort.attach(&init);
-        // Every visitor waits for this one: from a URL the platform makes one request, from
-        // a request object two.
-        let response: web_sys::Response =
-            JsFuture::from(global().fetch_with_str_and_init(&request.url, &init))
-                .await
-                .and_then(JsCast::dyn_into)
-                .map_err(failed)?;
-        let status = response.status();
-        let sync_token = response.headers().get("upstash-sync-token").ok().flatten();
-        let body = match whole_body(&response, max_bytes).await.map_err(failed)? {
-            Some(body) => body,
-            None => return Err(TransportError::TooLarge),
-        };
-        abort.disarm();
-        Ok(Answer {
-            status,
-            sync_token,
-            body,
-        })
     }
 }
 
@@ -194,8 +141,11 @@ impl EdgePorts {
         timeout_ms: u64,
     ) -> Result<Response<web_sys::Response>, OriginError> {
         let init = RequestInit::new();
-        let mut abort = AbortOnDrop::new();
-        abort.attach(&init);
+        let controller = AbortController::new().ok();
+        if let Some(controller) = &controller {
+            init.set_signal(Some(&controller.signal()));
+        }
+        let mut abort = AbortOnDrop::new(controller);
         let fetched = pin!(global_fetch(request, &init));
         let deadline = pin!(self.sleep(timeout_ms));
         match select(fetched, deadline).await {
@@ -328,54 +278,15 @@ fn cancel(response: &web_sys::Response) {
     }
 }
 
-/// The whole body, or `None` when it has more than `max_bytes`.
-async fn whole_body(
-    response: &web_sys::Response,
-    max_bytes: usize,
-) -> Result<Option<Vec<u8>>, JsValue> {
-    let declared = response
-        .headers()
-        .get("content-length")?
-        .and_then(|length| length.parse::<usize>().ok());
-    let is_plain = response.headers().get("content-encoding")?.is_none();
-    match declared {
-        Some(length) if length > max_bytes && is_plain => {
-            cancel(response);
-            Ok(None)
-        }
-        Some(_) if is_plain => {
-            let buffer = JsFuture::from(response.array_buffer()?).await?;
-            Ok(Some(Uint8Array::new(&buffer).to_vec()))
-        }
-        _ => match response.body() {
-            Some(stream) => {
-                let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
-                read_all(&reader, max_bytes).await
-            }
-            None => Ok(Some(Vec::new())),
-        },
-    }
-}
-
+/// The whole stream, or `None` when it has more than `max_bytes`.
 async fn read_all(
     reader: &ReadableStreamDefaultReader,
     max_bytes: usize,
 ) -> Result<Option<Vec<u8>>, JsValue> {
-    let mut bytes = Vec::new();
-    loop {
-        let chunk = JsFuture::from(reader.read()).await?;
-        if Reflect::get(&chunk, &JsValue::from_str("done"))?.is_truthy() {
-            return Ok(Some(bytes));
-        }
-        let value: Uint8Array = Reflect::get(&chunk, &JsValue::from_str("value"))?.dyn_into()?;
-        if bytes.len() + value.length() as usize > max_bytes {
-            let _ = reader.cancel();
-            return Ok(None);
-        }
-        let at = bytes.len();
-        bytes.resize(at + value.length() as usize, 0);
-        if let Some(space) = bytes.get_mut(at..) {
-            value.copy_to(space);
-        }
-    }
+    let most = u32::try_from(max_bytes).unwrap_or(u32::MAX);
+    let bytes = JsFuture::from(glue::read_all(reader, most)).await?;
+    Ok(bytes
+        .dyn_into()
+        .ok()
+        .map(|bytes: Uint8Array| bytes.to_vec()))
 }

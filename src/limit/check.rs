@@ -1,10 +1,9 @@
 //! The flow of one check: charge, judge, and settle what was refused.
 //!
 //! Limits whose counts are in different databases are charged side by side; one that
-//! does not answer leaves only its own limits to the local mode. At most
-//! `trips::MISPLACED` + 1 charging trips a group and `AGAIN` + 1 rounds, so the number of
-//! trips is bounded; in the steady state it is one. No borrow of the memory lives across an
-//! await.
+//! does not answer leaves only its own limits to the local mode. The trips to charge a
+//! group and the rounds of groups are bounded (`trips::MISPLACED`, `AGAIN`); in the steady
+//! state it is one trip. No borrow of the memory lives across an await.
 
 use super::charging::{self, Held, refunds};
 use super::fallback;
@@ -317,7 +316,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             let memory = &mut self.trips.memory.borrow_mut();
             for held in held.iter().filter(|held| held.is_spent) {
                 if let Some(rule) = self.trips.rule(held) {
-                    memory.unspend(rule);
+                    memory.unspend(rule, held.spot);
                 }
             }
         }

@@ -46,6 +46,10 @@ impl Lease {
         Some(self.spot)
     }
 
+    pub fn is_at(&self, spot: Spot) -> bool {
+        self.spot == spot
+    }
+
     pub fn unspent(self) -> Option<Unspent> {
         (self.left > 0).then_some((self.spot, self.left))
     }

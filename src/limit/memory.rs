@@ -318,12 +318,21 @@ impl Memory {
         awaits
     }
 
-    /// Another limit refused the request that had taken it.
-    pub(super) fn unspend(&mut self, rule: &Rule<'_>) {
-        if let Some(lease) =
-            (self.entries.get_mut(&rule.base)).and_then(|entry| entry.lease.as_mut())
-        {
+    /// Another limit refused the request that had taken it. A permit goes back to its own
+    /// lease alone: in a later one it would be spent longer after its charge than the proof
+    /// allows.
+    pub(super) fn unspend(&mut self, rule: &Rule<'_>, spot: Spot) {
+        let Some(entry) = self.entry_of(rule, spot.epoch) else {
+            return;
+        };
+        if let Some(lease) = (entry.lease.as_mut()).filter(|lease| lease.is_at(spot)) {
             lease.left += rule.cost;
+            return;
+        }
+        match &mut entry.rest {
+            Some((stands, units)) if *stands == spot => *units += rule.cost,
+            Some(_) => {}
+            None => entry.rest = Some((spot, rule.cost)),
         }
     }
 

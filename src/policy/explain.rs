@@ -286,6 +286,17 @@ fn explain_cache(
     resolved: &Resolved<'_>,
     query: Option<&str>,
 ) {
+    if rule.by_origin {
+        out.add(
+            "cache",
+            "by the origin's headers (RFC 9111), keyed by the whole URL",
+        );
+        out.add(
+            "",
+            "Cookie and Authorization go to the origin; its headers decide what is shared",
+        );
+        return;
+    }
     let Some(selected) = rule.select(query) else {
         out.add(
             "cache",

@@ -248,6 +248,9 @@ pub struct CacheRule {
     pub tags: Vec<Template>,
     /// Listed parameters in the policy's order; no others reach key or origin.
     pub query: Vec<QueryParameter>,
+    /// `mode = "http"`: the origin's headers say what is kept; `key`, `ttl_ms`,
+    /// `negative_ms` and `query` are nothing.
+    pub by_origin: bool,
     /// `credentials = "forward"`: Cookie and Authorization go to the origin, and
     /// nothing that had either is stored.
     pub forward_credentials: bool,

@@ -6,11 +6,9 @@
 //! is bounded in depth and in number of values, and nothing but a whole, well-formed
 //! answer with one reply per command becomes replies.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::error::Category;
 
-use super::{Batch, Reply, Word};
+use super::{Batch, Reply, Word, base64};
 use crate::json::{Value, write_text};
 
 /// Upstash takes requests of at most 10 MB on its smallest plans.
@@ -92,9 +90,8 @@ pub fn encode(batch: &Batch) -> Option<String> {
 
 /// Reads the answer to `commands` commands.
 pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
-    // Each item of a list and each member of a table comes after one of these.
-    let values = body.iter().filter(|byte| b"[{,".contains(byte)).count();
-    if values > MAX_VALUES {
+    // Each value takes a byte at least, so that the answer of most trips need not be looked through.
+    if body.len() > MAX_VALUES && most_values(body) > MAX_VALUES {
         return Err(DecodeError::Shape);
     }
     let answer = Value::read(body).map_err(|error| match error {
@@ -111,6 +108,12 @@ pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
         answer => only_error(answer).map(Decoded::Refused),
     };
     decoded.ok_or(DecodeError::Shape)
+}
+
+/// Each item of a list and each member of a table comes after one of these.
+fn most_values(body: &[u8]) -> usize {
+    let is_before = |byte: &&u8| matches!(byte, b'[' | b'{' | b',');
+    body.iter().filter(is_before).count()
 }
 
 /// One item of the list: `{"result": …}` or `{"error": "…"}`.
@@ -157,7 +160,7 @@ fn reply(json: &Value<'_>, depth: u32) -> Option<Reply> {
         Value::Bool(_) => None,
         Value::Number(number) => number.as_i64().map(Reply::Int),
         Value::String(text) if text == "OK" => Some(Reply::Bytes(b"OK".to_vec())),
-        Value::String(text) => STANDARD.decode(text.as_bytes()).ok().map(Reply::Bytes),
+        Value::String(text) => base64::decode(text.as_bytes()).map(Reply::Bytes),
         Value::Array(items) => {
             let depth = depth.checked_sub(1)?;
             let replies = items.iter().map(|item| reply(item, depth));

@@ -163,7 +163,8 @@ test("a client that goes on after its refusals is banned in both processes", asy
     return banned;
   });
   const after = Number(banned.headers["retry-after"]);
-  assert.ok(after >= 2400 && after <= 3600, `${after}`);
+  // The hour and at most a tenth of it, less what the machine took since.
+  assert.ok(after >= 2400 && after <= 3960, `${after}`);
   assert.ok((await bed.redis.pttl(`ratelimit:suspicious:${ip}`)) > 0);
   await until("the other process knows", async () => isBan(await ask("/hammered", ip, 1)));
   assert.equal((await ask("/hammered", "198.51.100.9", 1)).status, 200, "nobody else is");

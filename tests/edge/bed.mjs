@@ -112,17 +112,23 @@ async function commandstats(redis) {
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 400 });
 
+/** workerd closes a connection on which it could read no request for 15 s, as it cannot while it is held up. */
+const UNREAD_MS = 14_000;
+const MAX_SENDS = 10;
+
 /**
  * One request with the path sent as written; header values as they arrived. workerd closes a connection that was idle, or
  * whose request body nobody read, so a request that met a closed one is sent again, as clients do: on a new one, since
  * whoever was held up may have many that are closed.
  */
 export async function get(base, path, options = {}) {
-  try {
-    return await send(base, path, { agent, ...options });
-  } catch (error) {
-    if (!error.reusedSocket) throw error;
-    return send(base, path, { ...options, agent: false });
+  for (let sends = 1; ; sends++) {
+    try {
+      return await send(base, path, sends === 1 ? { agent, ...options } : { ...options, agent: false });
+    } catch (error) {
+      const isUnread = error.reusedSocket || (error.code === "ECONNRESET" && error.waitedMs >= UNREAD_MS);
+      if (!isUnread || sends === MAX_SENDS) throw error;
+    }
   }
 }
 
@@ -132,6 +138,7 @@ function send(base, path, { method = "GET", headers = {}, body, ip, signal, agen
   const length = body === undefined ? {} : { "content-length": Buffer.byteLength(body) };
   const sent = { ...length, ...(ip ? { "cf-connecting-ip": ip } : {}), ...headers };
   return new Promise((resolve, reject) => {
+    const begunMs = performance.now();
     const request = http.request({ hostname, port, path, method, headers: sent, agent, signal }, (response) => {
       const chunks = [];
       response.on("data", (chunk) => chunks.push(chunk));
@@ -148,7 +155,10 @@ function send(base, path, { method = "GET", headers = {}, body, ip, signal, agen
         });
       });
     });
-    request.on("error", (error) => reject(Object.assign(error, { reusedSocket: request.reusedSocket })));
+    request.on("error", (error) => {
+      const { reusedSocket } = request;
+      reject(Object.assign(error, { reusedSocket, waitedMs: performance.now() - begunMs }));
+    });
     request.end(body);
   });
 }

@@ -15,7 +15,7 @@ const listing = (name, more = {}) => ({
   cache: { key: `${name}:{id}`, ttl: "10m", tags: ["all"], ...more },
 });
 /** A leader that its machine holds up for three seconds has lost its lock: that is another test, and this one is made anew. */
-const ATTEMPTS = 8;
+const ATTEMPTS = 20;
 const attempts = (name, more) => Array.from({ length: ATTEMPTS }, (_, n) => listing(`${name}-${n}`, more));
 const POLICY = {
   // Whoever waits for a leader does so until the origin's timeout, and on a route that knows of no fill yet.

@@ -1,7 +1,8 @@
 //! The codec: every well-formed answer is read as it was meant, and nothing else is.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use ::base64::Engine;
+use ::base64::engine::general_purpose::STANDARD;
+use edgeweir::redis::base64;
 use edgeweir::redis::codec::{DecodeError, Decoded, MAX_REQUEST_BYTES, decode, encode};
 use edgeweir::redis::{Batch, Command, Reply};
 use proptest::prelude::*;
@@ -267,5 +268,26 @@ proptest! {
         let batch = Batch::multi(vec![Command::new("RPUSH").args(words.clone())]);
         let json: Vec<Vec<String>> = serde_json::from_str(&encode(&batch).unwrap()).unwrap();
         prop_assert_eq!(&json[0][1..], &words[..]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn base64_is_read_as_the_base64_crate_reads_it(
+        bytes in prop::collection::vec(any::<u8>(), 0..50),
+        at in any::<prop::sample::Index>(),
+        other in prop_oneof![any::<u8>(), Just(b'='), Just(b'-'), Just(b'A')],
+        missing in 0..3_usize,
+    ) {
+        let mut text = STANDARD.encode(&bytes).into_bytes();
+        prop_assert_eq!(base64::decode(&text), Some(bytes));
+        text.truncate(text.len().saturating_sub(missing));
+        if !text.is_empty() {
+            let at = at.index(text.len());
+            text[at] = other;
+        }
+        prop_assert_eq!(base64::decode(&text), STANDARD.decode(&text).ok());
     }
 }

@@ -356,6 +356,7 @@ fn request(ask: &Ask) -> Request {
     };
     Request {
         method: ask.method.clone(),
+        base: "https://edge.example".to_owned(),
         path: path.to_owned(),
         query,
         headers: ask.headers.clone(),

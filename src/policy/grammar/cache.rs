@@ -28,6 +28,16 @@ const FIELDS: [&str; 13] = [
 
 /// What Edgeweir's own keys begin with (CONTRACT, Redis keys).
 pub const OWN_KEYS: [&str; 6] = ["ratelimit", "views", "gen", "metrics", "meta", "fill"];
+/// The same, and what `http` mode's keys begin with, which may be purged.
+const TAKEN_KEYS: [&str; 7] = [
+    "ratelimit",
+    "views",
+    "gen",
+    "metrics",
+    "meta",
+    "fill",
+    "http",
+];
 /// `key:…` is the tag that every entry has for its own key.
 const OWN_TAGS: [&str; 1] = ["key"];
 
@@ -37,20 +47,24 @@ pub fn rule(
     faults: &mut Faults,
 ) -> Option<CacheRule> {
     let table = field.table("`cache`", &FIELDS, faults)?;
-    let by_origin = unbuilt::cache(&table, faults);
+    unbuilt::cache(&table, faults);
+    let by_origin = match table.get("mode") {
+        Some(field) => field.choice(&[("policy", false), ("http", true)], faults)?,
+        None => false,
+    };
+    if by_origin {
+        return of_origin(&table, matched, faults);
+    }
     let query = match table.get("query") {
         Some(field) => query(&field, matched, faults),
         None => Some(Vec::new()),
     };
-    let (ttl_ms, stale_ms) = lifetimes(&table, by_origin, faults);
+    let (ttl_ms, stale_ms) = lifetimes(&table, faults);
     let l1_ms = l1(&table, ttl_ms, faults);
     let negative_ms = table
         .get("negative")
         .map(|field| field.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults));
-    let max_bytes = match table.get("max_size") {
-        Some(field) => field.size(1..=MAX_ENTRY_BYTES, faults),
-        None => Some(MAX_ENTRY_BYTES),
-    };
+    let max_bytes = max_bytes(&table, faults);
     let forward = table
         .get("credentials")
         .map(|field| field.choice(&[("forward", true)], faults));
@@ -59,14 +73,9 @@ pub fn rule(
         Some(field) => tag_list(&field, &scope, faults),
         None => Some(Vec::new()),
     };
-    let key = match (table.get("key"), by_origin) {
-        (None, true) => None,
-        (None, false) => {
-            table.need("key", "name the entry: key = \"books:{id}\"", faults);
-            None
-        }
-        (Some(field), _) => key(&field, matched, query.as_deref(), &scope, faults),
-    };
+    let key = table
+        .need("key", "name the entry: key = \"books:{id}\"", faults)
+        .and_then(|field| key(&field, matched, query.as_deref(), &scope, faults));
     Some(CacheRule {
         key: key?,
         ttl_ms: ttl_ms?,
@@ -76,9 +85,10 @@ pub fn rule(
             Some(negative_ms) => Some(negative_ms?),
             None => None,
         },
-        max_bytes: usize::try_from(max_bytes?).ok()?,
+        max_bytes: max_bytes?,
         tags: tags?,
         query: query?,
+        by_origin: false,
         forward_credentials: match forward {
             Some(forward) => forward?,
             None => false,
@@ -86,20 +96,56 @@ pub fn rule(
     })
 }
 
-/// `ttl` and `stale`; together no longer than generations live.
-fn lifetimes(
+/// The rule of `mode = "http"`: most is the origin's to say.
+fn of_origin(
     table: &Table<'_>,
-    by_origin: bool,
+    matched: Option<&Matched>,
     faults: &mut Faults,
-) -> (Option<u64>, Option<u64>) {
-    let ttl_ms = match (table.get("ttl"), by_origin) {
-        (None, true) => None,
-        (None, false) => {
-            table.need("ttl", "say how long it is fresh: ttl = \"15m\"", faults);
-            None
+) -> Option<CacheRule> {
+    for name in ["key", "query", "ttl", "l1", "negative", "credentials"] {
+        if let Some(field) = table.get(name) {
+            let message = format!("`{name}` has no meaning with `mode = \"http\"`");
+            field.fault_at_name(faults, message, "remove it: the origin's headers decide");
         }
-        (Some(field), _) if unbuilt::variable(&field, faults) => None,
-        (Some(field), _) => field.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults),
+    }
+    let stale_ms = match table.get("stale") {
+        Some(field) => field.duration(0..=MAX_LIFE_MS, faults),
+        None => Some(0),
+    };
+    let max_bytes = max_bytes(table, faults);
+    let tags = match table.get("tags") {
+        Some(field) => tag_list(&field, &scope(matched, Some(&[])), faults),
+        None => Some(Vec::new()),
+    };
+    Some(CacheRule {
+        key: Template { pieces: Vec::new() },
+        ttl_ms: 0,
+        stale_ms: stale_ms?,
+        l1_ms: Some(0),
+        negative_ms: None,
+        max_bytes: max_bytes?,
+        tags: tags?,
+        query: Vec::new(),
+        by_origin: true,
+        forward_credentials: false,
+    })
+}
+
+fn max_bytes(table: &Table<'_>, faults: &mut Faults) -> Option<usize> {
+    let bytes = match table.get("max_size") {
+        Some(field) => field.size(1..=MAX_ENTRY_BYTES, faults),
+        None => Some(MAX_ENTRY_BYTES),
+    };
+    usize::try_from(bytes?).ok()
+}
+
+/// `ttl` and `stale`; together no longer than generations live.
+fn lifetimes(table: &Table<'_>, faults: &mut Faults) -> (Option<u64>, Option<u64>) {
+    let ttl_ms = match table.need("ttl", "say how long it is fresh: ttl = \"15m\"", faults) {
+        Some(field) if !unbuilt::variable(&field, faults) => {
+            field.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults)
+        }
+        _ => None,
     };
     let stale = table.get("stale");
     let stale_ms = match &stale {
@@ -194,7 +240,7 @@ fn own_key(field: &Field<'_>, scope: &Scope<'_>, faults: &mut Faults) -> Option<
         );
         return None;
     }
-    not_ours(field, key, &OWN_KEYS, faults)
+    not_ours(field, key, &TAKEN_KEYS, faults)
 }
 
 fn tag(field: &Field<'_>, scope: &Scope<'_>, faults: &mut Faults) -> Option<Template> {

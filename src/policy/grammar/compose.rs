@@ -74,6 +74,15 @@ fn part(name: &str, member: &Field<'_>, drafts: &[Draft<'_>], faults: &mut Fault
         of.fault(faults, message, "compose only routes that are cached");
         return None;
     }
+    if draft.cache.as_ref().is_some_and(|rule| rule.by_origin) {
+        let message = format!("the route `{route_name}` is cached by its origin's headers");
+        of.fault(
+            faults,
+            message,
+            "compose only routes with `mode = \"policy\"`",
+        );
+        return None;
+    }
     let placeholders = draft.matched.as_ref()?.placeholders();
     let each = match &each_field {
         Some(field) => Some(each(field, faults)?),

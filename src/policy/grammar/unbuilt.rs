@@ -26,14 +26,11 @@ pub fn route(table: &Table<'_>, faults: &mut Faults) {
     }
 }
 
-/// Of a cache rule; true when `mode = "http"`, which needs no key and no ttl.
-pub fn cache(table: &Table<'_>, faults: &mut Faults) -> bool {
+/// Of a cache rule.
+pub fn cache(table: &Table<'_>, faults: &mut Faults) {
     field(table, "warm", warm, faults);
-    words(table, "mode", &["policy"], &["http"], faults);
     words(table, "scope", &["shared"], &["user"], faults);
     words(table, "format", &[], &["packed"], faults);
-    let mode = table.get("mode");
-    mode.is_some_and(|mode| matches!(&mode.node.value, Value::Text(text) if text == "http"))
 }
 
 /// Whether a duration is `$NAME`, which is then a fault.

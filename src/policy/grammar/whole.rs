@@ -100,7 +100,10 @@ fn shared_methods(a: &Matched, b: &Matched) -> Option<String> {
 fn shared_keys(drafts: &[Draft<'_>], faults: &mut Faults) {
     let keys: Vec<(&Draft<'_>, Vec<Token>)> = drafts
         .iter()
-        .filter_map(|draft| Some((draft, tokens(&draft.cache.as_ref()?.key))))
+        .filter_map(|draft| Some((draft, draft.cache.as_ref()?)))
+        // Keys of `http` mode are made of the route's name and the URL.
+        .filter(|(_, rule)| !rule.by_origin)
+        .map(|(draft, rule)| (draft, tokens(&rule.key)))
         .collect();
     for (index, (draft, key)) in keys.iter().enumerate() {
         for (other, other_key) in keys.iter().take(index) {

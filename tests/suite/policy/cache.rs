@@ -9,6 +9,70 @@ use proptest::prelude::*;
 use super::marked::{errors_of, expect, in_cache, in_route};
 use super::{property, toml};
 
+/// `http` mode needs nothing, and takes only what the origin cannot say.
+#[test]
+fn by_the_origins_headers_little_is_left_to_say() {
+    let route = |name: &str, cache: &str| {
+        format!("[[route]]\nname = \"{name}\"\nmatch = \"GET /{name}/{{id}}\"\ncache = {cache}\n")
+    };
+    let text = route("a", "{ mode = \"http\" }")
+        + &route(
+            "b",
+            "{ mode = \"http\", tags = [\"b:{id}\"], stale = \"1m\", max_size = \"4KB\" }",
+        )
+        + &route("c", "{ mode = \"policy\", key = \"c:{id}\", ttl = \"1m\" }");
+    let policy = toml(&text);
+    let rules: Vec<_> = policy
+        .routes
+        .iter()
+        .map(|route| route.cache.as_ref().unwrap())
+        .collect();
+    assert_eq!(
+        [true, true, false],
+        [0, 1, 2].map(|at: usize| rules[at].by_origin)
+    );
+    assert_eq!(
+        (rules[1].stale_ms, rules[1].max_bytes, rules[1].tags.len()),
+        (60_000, 4096, 1)
+    );
+    for field in [
+        "key = \"a:{id}\"",
+        "ttl = \"1m\"",
+        "negative = \"1m\"",
+        "query = [\"q\"]",
+        "credentials = \"forward\"",
+    ] {
+        let name = field.split(' ').next().unwrap();
+        let body = format!("cache = {{ mode = \"http\", §{field} }}");
+        in_route(
+            &body,
+            &format!("/cache/{name}"),
+            "has no meaning with `mode = \"http\"`",
+        );
+    }
+    in_route(
+        "cache = { mode = \"http\", stale = §\"x\" }",
+        "/cache/stale",
+        "no duration",
+    );
+    in_route(
+        "cache = { mode = \"http\", tags = [§\"{q}\"] }",
+        "/cache/tags/0",
+        "{q}",
+    );
+    // Nobody else's keys begin so.
+    in_route(
+        "cache = { key = §\"http:{id}\", ttl = \"1m\" }",
+        "/cache/key",
+        "begin with `http:`",
+    );
+    expect(
+        &(route("a", "{ mode = \"http\" }")
+            + "[[route]]\nname = \"h\"\nmatch = \"GET /h\"\ncompose = { a = §\"a\" }\n"),
+        &[("/route/1/compose/a", "is cached by its origin's headers")],
+    );
+}
+
 #[test]
 fn cache_rules_are_checked() {
     in_route("cache = §7", "/cache", "is a number, not a table");

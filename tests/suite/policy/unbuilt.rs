@@ -32,7 +32,6 @@ fn what_is_not_built_yet_says_so() {
             NOT_BUILT,
         );
     }
-    in_route("cache = { §mode = \"http\" }", "/cache/mode", NOT_BUILT);
     in_route(
         "cache = { key = \"a:{id}\", §ttl = \"$NOTIFICATION_CACHE_TTL\" }",
         "/cache/ttl",

@@ -1,0 +1,277 @@
+//! The border to JavaScript: what `glue.js` does, and the futures of what it promises.
+//!
+//! A promise of its own for each of them would make two functions that JavaScript must
+//! collect. So there is one function for all, and each waits under a number. It runs in
+//! the turn of the request that asked, so no request wakes another one.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use js_sys::{Promise, Uint8Array};
+use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::{Closure, wasm_bindgen};
+use web_sys::{AbortController, ReadableStreamDefaultReader, Request, Response};
+
+use crate::http::Headers;
+use crate::json::write_text;
+use crate::redis::Post;
+
+#[wasm_bindgen(module = "/src/edge/glue.js")]
+extern "C" {
+    #[wasm_bindgen(js_name = requestText)]
+    fn request_text(request: &Request) -> String;
+    #[wasm_bindgen(js_name = fieldsText)]
+    fn fields_text(headers: &web_sys::Headers) -> String;
+    #[wasm_bindgen(catch, js_name = respond)]
+    fn respond_json(
+        status: u16,
+        fields: &str,
+        body: &JsValue,
+        socket: &JsValue,
+    ) -> Result<Response, JsValue>;
+
+    pub type Turn;
+    pub fn open(context: &JsValue) -> Turn;
+    #[wasm_bindgen(method, getter)]
+    pub fn answer(this: &Turn) -> Promise;
+    #[wasm_bindgen(method)]
+    pub fn settle(this: &Turn, response: &Response);
+    #[wasm_bindgen(method)]
+    pub fn end(this: &Turn);
+
+    #[wasm_bindgen(js_name = landOn)]
+    fn land_on(callback: &Closure<dyn Fn(u32, u16, Option<String>, Option<Uint8Array>)>);
+    #[wasm_bindgen(js_name = sleep)]
+    fn start_timer(id: u32, ms: u32) -> f64;
+    #[wasm_bindgen(js_name = post)]
+    fn start_post(id: u32, url: &str, fields: &str, body: &str, most: u32) -> AbortController;
+    #[wasm_bindgen(js_name = readAll)]
+    pub fn read_all(reader: &ReadableStreamDefaultReader, most: u32) -> Promise;
+}
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(handle: f64);
+}
+
+/// What a request says, as the platform has it.
+pub struct Head {
+    pub method: String,
+    pub url: String,
+    pub headers: Headers,
+}
+
+pub fn head(request: &Request) -> Head {
+    let text = request_text(request);
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().unwrap_or_default().to_owned();
+    Head {
+        method: line(),
+        url: line(),
+        headers: fields(lines),
+    }
+}
+
+pub fn headers(headers: &web_sys::Headers) -> Headers {
+    fields(fields_text(headers).split('\n').skip(1))
+}
+
+fn fields<'t>(mut lines: impl Iterator<Item = &'t str>) -> Headers {
+    let pairs = std::iter::from_fn(|| Some((lines.next()?, lines.next()?)));
+    pairs.collect()
+}
+
+/// Fields as the platform takes them: a record, or a list of pairs when a name comes twice.
+fn json(fields: &[(&str, &str)]) -> String {
+    let mut names = fields.iter().map(|(name, _)| name).enumerate();
+    let is_record = names.all(|(at, name)| fields.iter().take(at).all(|(other, _)| other != name));
+    let [begin, next, between, end, last]: [&[u8]; 5] = match is_record {
+        true => [b"{", b",", b":", b"", b"}"],
+        false => [b"[[", b",[", b",", b"]", b"]"],
+    };
+    let mut json = Vec::with_capacity(512);
+    for (name, value) in fields {
+        json.extend_from_slice(if json.is_empty() { begin } else { next });
+        write_text(name, &mut json);
+        json.extend_from_slice(between);
+        write_text(value, &mut json);
+        json.extend_from_slice(end);
+    }
+    json.extend_from_slice(if json.is_empty() { b"{}" } else { last });
+    // What is written is UTF-8.
+    String::from_utf8(json).unwrap_or_default()
+}
+
+/// An error when the platform refuses the status or a field.
+pub fn respond(
+    status: u16,
+    headers: &Headers,
+    body: &JsValue,
+    socket: &JsValue,
+) -> Result<Response, JsValue> {
+    let fields: Vec<(&str, &str)> = headers.iter().collect();
+    respond_json(status, &json(&fields), body, socket)
+}
+
+/// What came of a `post`; of a `sleep` it says nothing.
+#[derive(Default)]
+pub struct Landed {
+    /// 0: it failed.
+    pub status: u16,
+    pub sync_token: Option<String>,
+    /// `None`: more than allowed.
+    pub body: Option<Vec<u8>>,
+}
+
+struct Waiting {
+    id: u32,
+    waker: Option<Waker>,
+    landed: Option<Landed>,
+}
+
+#[derive(Default)]
+struct Landings {
+    last: u32,
+    /// As many as timers and trips are under way, in the order of their numbers. What the
+    /// platform ended with its request stays, as its task does.
+    waiting: Vec<Waiting>,
+}
+
+impl Landings {
+    fn place(&self, id: u32) -> Option<usize> {
+        self.waiting
+            .binary_search_by_key(&id, |waiting| waiting.id)
+            .ok()
+    }
+
+    fn get(&mut self, id: u32) -> Option<&mut Waiting> {
+        let place = self.place(id)?;
+        self.waiting.get_mut(place)
+    }
+}
+
+thread_local! {
+    static LANDINGS: RefCell<Landings> = RefCell::default();
+}
+
+/// Once in an isolate, before anything sleeps or posts.
+pub fn begin() {
+    let callback = Closure::new(|id, status, sync_token, body: Option<Uint8Array>| {
+        let landed = Landed {
+            status,
+            sync_token,
+            body: body.map(|bytes| bytes.to_vec()),
+        };
+        let waker = LANDINGS.with_borrow_mut(|landings| {
+            // Nobody waits any more for what was dropped.
+            let waiting = landings.get(id)?;
+            waiting.landed = Some(landed);
+            waiting.waker.take()
+        });
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    });
+    land_on(&callback);
+    callback.forget();
+}
+
+struct Landing(u32);
+
+impl Landing {
+    fn new() -> Self {
+        LANDINGS.with_borrow_mut(|landings| {
+            // Two billion requests long: no isolate lives to see it begin anew.
+            landings.last = landings.last.wrapping_add(1);
+            let id = landings.last;
+            landings.waiting.push(Waiting {
+                id,
+                waker: None,
+                landed: None,
+            });
+            Self(id)
+        })
+    }
+}
+
+impl Future for Landing {
+    type Output = Landed;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landed> {
+        LANDINGS.with_borrow_mut(|landings| {
+            let Some(waiting) = landings.get(self.0) else {
+                return Poll::Ready(Landed::default());
+            };
+            match waiting.landed.take() {
+                Some(landed) => Poll::Ready(landed),
+                None => {
+                    waiting.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        LANDINGS.with_borrow_mut(|landings| {
+            if let Some(place) = landings.place(self.0) {
+                landings.waiting.remove(place);
+            }
+        });
+    }
+}
+
+/// Clears its timer when nobody waits any more.
+struct Timer(f64);
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        clear_timeout(self.0);
+    }
+}
+
+pub async fn sleep(duration_ms: u64) {
+    let landing = Landing::new();
+    let most = i32::MAX.unsigned_abs();
+    let ms = u32::try_from(duration_ms).unwrap_or(most).min(most);
+    let _timer = Timer(start_timer(landing.0, ms));
+    landing.await;
+}
+
+/// Ends a fetch that nobody waits for any more.
+pub struct AbortOnDrop(Option<AbortController>);
+
+impl AbortOnDrop {
+    pub fn new(controller: Option<AbortController>) -> Self {
+        Self(controller)
+    }
+
+    pub fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(controller) = &self.0 {
+            controller.abort();
+        }
+    }
+}
+
+pub async fn post(request: &Post, most: u32) -> Landed {
+    let fields = request.headers.iter();
+    let fields: Vec<(&str, &str)> = fields
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let landing = Landing::new();
+    let controller = start_post(landing.0, &request.url, &json(&fields), &request.body, most);
+    let mut abort = AbortOnDrop::new(Some(controller));
+    let landed = landing.await;
+    abort.disarm();
+    landed
+}
