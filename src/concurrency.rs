@@ -9,7 +9,6 @@
 //! with the first that timed out.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 
 use crate::ports::Clock;
 use crate::redis::deadline::MAX_STALL_MS;
@@ -49,7 +48,7 @@ pub struct Concurrency {
 struct State {
     limit: usize,
     /// Tickets of those inside and since when, oldest first.
-    inside: VecDeque<(u64, u64)>,
+    inside: Vec<(u64, u64)>,
     arrived: u64,
     entered: u64,
     /// Of the round before and of this one.
@@ -63,7 +62,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             limit: FIRST,
-            inside: VecDeque::new(),
+            inside: Vec::new(),
             arrived: 0,
             entered: 0,
             shortest_ms: [u64::MAX; 2],
@@ -82,7 +81,7 @@ impl State {
         if self.inside.len() >= self.limit && !is_forced {
             return false;
         }
-        self.inside.push_back((ticket, now_ms));
+        self.inside.push((ticket, now_ms));
         true
     }
 

@@ -21,11 +21,10 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
+use crate::base64::decode_url;
 use crate::json::Value;
 use crate::policy::{Address, By, Subject, network};
 
@@ -249,23 +248,18 @@ pub fn signed_payload(token: &str, secret: &[u8]) -> Option<Vec<u8>> {
     }
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, payload) = signed.split_once('.')?;
-    let header = unpacked(header)?;
+    let header = decode_url(header)?;
     let header = Value::read(&header).ok()?;
     // The key chooses the algorithm, never the token (RFC 8725 section 3.1). `crit`
     // names extensions that must be understood, and none is (RFC 7515 section 4.1.11).
     if header.get("alg")?.as_str()? != "HS256" || header.get("crit").is_some() {
         return None;
     }
-    let signature = unpacked(signature)?;
+    let signature = decode_url(signature)?;
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(signed.as_bytes());
     mac.verify_slice(&signature).ok()?;
-    unpacked(payload)
-}
-
-/// From base64url without padding; a second dot is none.
-fn unpacked(part: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(part).ok()
+    decode_url(payload)
 }
 
 /// RFC 7519 sections 4.1.4 and 4.1.5, without leeway. A date that is no number is

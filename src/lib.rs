@@ -13,13 +13,14 @@
 //! penalty    backoff of who goes on                refused    who is refused most
 //! conduct    where these two meet the flow         bill       what a request's outcome costs
 //! trip       limits and entries in one trip        reading    what of the cache it must read
-//! exchange   one answer of `http` mode
+//! exchange   one answer of `http` mode             base64     of Redis, JWTs and fields
 //! json       all JSON, read and written            names      a sorted set
 //! edge       the platform, wasm only               concurrency  how many are at Redis
 //! ```
 
 pub mod admin;
 pub mod admission;
+pub mod base64;
 pub mod bill;
 pub mod cache;
 pub mod compose;

@@ -22,7 +22,6 @@
 //! `last_resort`. The map is SIEVE (`crate::recent`), bounded by bytes. Nothing here
 //! sends anything or reads a clock, and it holds owned bytes only.
 
-use std::collections::VecDeque;
 
 use crate::cache::entry::Entry;
 use crate::cache::lookup::{Ask, Found, Lookup, Seen, current};
@@ -57,7 +56,7 @@ pub struct L1 {
     bytes: usize,
     most_bytes: usize,
     /// The last ones with their numbers, newest at the end.
-    purged: VecDeque<(u64, Purge)>,
+    purged: Vec<(u64, Purge)>,
     /// How many have ended.
     purges: u64,
     trips: u64,
@@ -105,7 +104,7 @@ impl L1 {
             kept: Recent::new(MAX_ENTRIES),
             bytes: 0,
             most_bytes,
-            purged: VecDeque::new(),
+            purged: Vec::new(),
             purges: 0,
             trips: 0,
         }
@@ -136,7 +135,7 @@ impl L1 {
         let seen = kept.checked.purges;
         let oldest = self
             .purged
-            .front()
+            .first()
             .map_or(self.purges, |(number, _)| number - 1);
         let mut missed = self.purged.iter().filter(|(number, _)| *number > seen);
         seen < oldest || missed.any(|(_, purge)| purge.covers(lookup))
@@ -268,9 +267,9 @@ impl L1 {
             return;
         }
         if self.purged.len() >= MAX_PURGES {
-            self.purged.pop_front();
+            self.purged.remove(0);
         }
-        self.purged.push_back((self.purges, purge.clone()));
+        self.purged.push((self.purges, purge.clone()));
     }
 }
 

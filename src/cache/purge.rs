@@ -3,7 +3,6 @@
 //! A fill that began before the purge remembers the older generation, so what
 //! it stores later is never served.
 
-use std::collections::VecDeque;
 
 use crate::cache::lookup::{Lookup, generation_key, key_generation_key, meta_key};
 use crate::cache::{GENERATION_TTL_S, generation};
@@ -58,15 +57,15 @@ pub const UNPURGED_MS: u64 = 30_000;
 /// What must not be served from Redis by this isolate: a purge of it is under way, and
 /// Redis may be back before the purge gets there. With the time until which.
 #[derive(Debug, Default)]
-pub struct Unpurged(VecDeque<(u64, Purge)>);
+pub struct Unpurged(Vec<(u64, Purge)>);
 
 impl Unpurged {
     pub fn begin(&mut self, purge: &Purge, now_ms: u64) {
         self.0.retain(|(until_ms, _)| now_ms < *until_ms);
         if self.0.len() >= MAX_UNPURGED {
-            self.0.pop_front();
+            self.0.remove(0);
         }
-        self.0.push_back((now_ms + UNPURGED_MS, purge.clone()));
+        self.0.push((now_ms + UNPURGED_MS, purge.clone()));
     }
 
     pub fn end(&mut self, purge: &Purge) {

@@ -8,7 +8,8 @@
 
 use serde_json::error::Category;
 
-use super::{Batch, Reply, Word, base64};
+use super::{Batch, Reply, Word};
+use crate::base64;
 use crate::json::{Value, write_text};
 
 /// Upstash takes requests of at most 10 MB on its smallest plans.

@@ -3,7 +3,6 @@
 //! It takes the place of upstash-redis-rs, which does not compile for wasm32. It
 //! has no typed helper per command, no retries of its own and no scripts.
 
-pub mod base64;
 pub mod breaker;
 pub mod codec;
 mod command;

@@ -1,8 +1,10 @@
 //! The codec: every well-formed answer is read as it was meant, and nothing else is.
 
 use ::base64::Engine;
-use ::base64::engine::general_purpose::STANDARD;
-use edgeweir::redis::base64;
+use ::base64::alphabet;
+use ::base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ::base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use edgeweir::base64;
 use edgeweir::redis::codec::{DecodeError, Decoded, MAX_REQUEST_BYTES, decode, encode};
 use edgeweir::redis::{Batch, Command, Reply};
 use proptest::prelude::*;
@@ -271,6 +273,13 @@ proptest! {
     }
 }
 
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -281,7 +290,10 @@ proptest! {
         other in prop_oneof![any::<u8>(), Just(b'='), Just(b'-'), Just(b'A')],
         missing in 0..3_usize,
     ) {
+        let url = URL_SAFE_NO_PAD.encode(&bytes);
         let mut text = STANDARD.encode(&bytes).into_bytes();
+        prop_assert_eq!(base64::encode(&bytes).into_bytes(), text.clone());
+        prop_assert_eq!(base64::decode_url(&url), Some(bytes.clone()));
         prop_assert_eq!(base64::decode(&text), Some(bytes));
         text.truncate(text.len().saturating_sub(missing));
         if !text.is_empty() {
@@ -289,5 +301,11 @@ proptest! {
             text[at] = other;
         }
         prop_assert_eq!(base64::decode(&text), STANDARD.decode(&text).ok());
+        if let Ok(text) = std::str::from_utf8(&text) {
+            prop_assert_eq!(base64::decode_url(text), URL_SAFE_NO_PAD.decode(text).ok());
+        }
+        // Padding that is too long is nobody's concern.
+        let unpadded = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(&text);
+        prop_assert_eq!(base64::decode_leniently(&text), LENIENT.decode(unpadded).ok());
     }
 }

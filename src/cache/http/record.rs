@@ -7,10 +7,8 @@
 
 use std::rc::Rc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::vary::{self, Selecting};
+use crate::base64;
 use crate::http::Headers;
 
 /// Answers that differ by `Vary`; past it the oldest goes.
@@ -102,7 +100,7 @@ impl Record {
             number(&mut out, u64::from(plain.is_ok()));
             match plain {
                 Ok(plain) => text(&mut out, plain),
-                Err(_) => text(&mut out, &encoded(&stored.body)),
+                Err(_) => text(&mut out, &base64::encode(&stored.body)),
             }
         }
         out
@@ -138,7 +136,7 @@ impl Record {
             let body = rest.take(length)?;
             stored.body = match is_plain {
                 true => body.into(),
-                false => STANDARD.decode(body).ok()?.into(),
+                false => base64::decode(body)?.into(),
             };
             record.variants.push(stored);
         }
@@ -191,25 +189,4 @@ impl<'v> Rest<'v> {
         let bytes = self.take(length)?;
         Some(std::str::from_utf8(bytes).ok()?.to_owned())
     }
-}
-
-/// RFC 4648, 4. The crate's own encoder is for text of any length at once, and larger.
-fn encoded(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() / 3 * 4 + 4);
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for three in bytes.chunks(3) {
-        let mut bits = 0u32;
-        for at in 0..3 {
-            bits = bits << 8 | u32::from(three.get(at).copied().unwrap_or(0));
-        }
-        for at in 0..4 {
-            let letter = LETTERS.get((bits >> (18 - 6 * at) & 63) as usize);
-            let is_padding = at > three.len();
-            out.push(match letter {
-                Some(letter) if !is_padding => char::from(*letter),
-                _ => '=',
-            });
-        }
-    }
-    out
 }

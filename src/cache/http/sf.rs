@@ -4,17 +4,7 @@
 //! `Option`. Numbers keep no floats: a decimal is in thousandths, which is all that it
 //! can hold. Nothing here writes them; `report` and `headers` write what they know.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::GeneralPurpose;
-use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
-
-/// A parser should take missing padding and should not mind pad bits (4.2.7).
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
+use crate::base64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bare {
@@ -227,7 +217,8 @@ impl<'a> Rest<'a> {
             b':' => {
                 self.next();
                 let coded = self.run(|byte| byte != b':');
-                let bytes = self.take(b':').then(|| LENIENT.decode(coded).ok())?;
+                // A parser should take missing padding and should not mind pad bits (4.2.7).
+                let bytes = self.take(b':').then(|| base64::decode_leniently(coded))?;
                 Some(Bare::Bytes(bytes?))
             }
             b'?' => {
