@@ -173,10 +173,9 @@ pub(super) fn plan(
         let rest = entry.rest.take();
         let unspent = ended.and_then(Lease::unspent).or(rest);
         // One at a time, whatever else is charged: in a crowd there always is something.
-        let is_grant = rule.limit.lease && !entry.is_granting(now_ms) && returned.is_empty();
-        let units = match is_grant {
+        let may_grant = rule.limit.lease && !entry.is_granting(now_ms) && returned.is_empty();
+        let units = match may_grant {
             true => {
-                entry.granting_ms = Some(now_ms);
                 let room = rule.capacity().saturating_sub(count);
                 entry.demand.grant(rule, room, now_ms)
             }
@@ -185,6 +184,10 @@ pub(super) fn plan(
                 rule.cost
             }
         };
+        let is_grant = units > rule.cost;
+        if is_grant {
+            entry.granting_ms = Some(now_ms);
+        }
         entry.in_flight += u64::from(units);
         let charge = AskedCharge {
             index,

@@ -22,6 +22,11 @@ use crate::together::all;
 /// were all that refused it.
 const AGAIN: u32 = 1;
 
+/// The part of the timeout for which a request waits for another's grant.
+const GRANT_SHARE: u64 = 4;
+/// How often it looks.
+const GRANT_LOOK_MS: u64 = 2;
+
 /// Where what rides along is.
 const RIDERS_SHARD: usize = 0;
 
@@ -57,6 +62,9 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
         if let Some((verdict, quotas)) = self.refuse_here(self.trips.ports.now_ms()) {
             return self.checked(verdict, quotas, Vec::new());
         }
+        if self.riders.is_empty() {
+            self.await_grants().await;
+        }
         let mut rounds = 0;
         loop {
             let held = self.charge().await;
@@ -70,6 +78,28 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             }
             rounds += 1;
         }
+    }
+
+    /// Where a grant is under way, a moment is cheaper than a charge of one's own. It is
+    /// taken from the time that Redis has.
+    async fn await_grants(&mut self) {
+        let begun_ms = self.trips.ports.now_ms();
+        let most_ms = self.trips.timeout_ms / GRANT_SHARE;
+        let mut waited_ms = 0;
+        while waited_ms < most_ms {
+            let rules = self.trips.rules;
+            let now_ms = self.trips.ports.now_ms();
+            let awaits = {
+                let memory = &mut self.trips.memory.borrow_mut();
+                memory.awaits(rules, now_ms, waited_ms == 0)
+            };
+            if !awaits {
+                break;
+            }
+            self.trips.ports.sleep(GRANT_LOOK_MS).await;
+            waited_ms = self.trips.ports.now_ms().saturating_sub(begun_ms).max(1);
+        }
+        self.trips.timeout_ms -= waited_ms.min(most_ms);
     }
 
     fn checked(self, verdict: Verdict, quotas: Vec<Quota>, shadowed: Vec<String>) -> Checked {

@@ -77,6 +77,11 @@ impl Demand {
     /// Charged beside a grant that is under way.
     pub fn crowded(&mut self, cost: u32) {
         self.spent(cost);
+        self.waits(cost);
+    }
+
+    /// Waits for the grant that is under way.
+    pub fn waits(&mut self, cost: u32) {
         self.crowding = self.crowding.saturating_add(cost);
     }
 

@@ -295,6 +295,29 @@ impl Memory {
         entry.lease.take().and_then(Lease::unspent).or(rest)
     }
 
+    /// Whether grants under way will bring all permits that this isolate does not hold.
+    pub(super) fn awaits(&mut self, rules: &[Rule<'_>], now_ms: u64, is_first: bool) -> bool {
+        let mut awaits = false;
+        for rule in rules {
+            if !rule.limit.lease {
+                return false;
+            }
+            if self.can_spend(rule, now_ms) {
+                continue;
+            }
+            match self.entries.get_mut(&rule.base) {
+                Some(entry) if entry.is_granting(now_ms) => {
+                    if is_first {
+                        entry.demand.waits(rule.cost);
+                    }
+                    awaits = true;
+                }
+                _ => return false,
+            }
+        }
+        awaits
+    }
+
     /// Another limit refused the request that had taken it. A permit goes back to its own
     /// lease alone: in a later one it would be spent longer after its charge than the proof
     /// allows.
