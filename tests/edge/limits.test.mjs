@@ -198,16 +198,16 @@ test("every key of the limiter expires, and no key holds a raw user id", async (
   for (const [key, ms] of lives) assert.ok(ms <= WINDOW.ms * 2.01 + 120_000, `${key} ${ms}`);
 });
 
-test("four processes, limit 100, 2 000 requests at once: at most 100 are admitted and at least 98", async () => {
-  const limit = [{ name: "hundred", requests: 100, window: WINDOW.text, by: "global" }];
+test("four processes, limit 100 in 60 s, 2 000 requests at once: at most 100 are admitted and at least 98", async () => {
+  const limit = [{ name: "hundred", requests: 100, window: "60s", by: "global" }];
   // Cold processes that share two cores are slow themselves: Redis must not look slow for that.
-  const policy = { defaults: { limit: [], timeout: { redis: "10s" } }, route: [route("hundred", "GET /hundred", limit)] };
-  // Where it does all the same, they counted alone, which is another test: then again, in the end with fewer at a time.
+  const policy = { defaults: { limit: [], timeout: { redis: "5s" } }, route: [route("hundred", "GET /hundred", limit)] };
+  // Where it does all the same, they counted alone, which is another test: once more, then, and as many at once.
   let answers = [];
-  for (const most of [2000, 2000, 500, 100, 20]) {
-    answers = await burst(policy, most);
+  for (let attempt = 0; attempt < 5; attempt++) {
+    answers = await burst(policy);
     if (!answers.some(isDegraded)) break;
-    console.log(`too many for this machine: ${most}`);
+    console.log("a process was held up for longer than the Redis timeout");
   }
   assert.equal(answers.some(isDegraded), false, "Redis never answered in time");
   const admitted = answers.filter((answer) => answer.status === 200).length;
@@ -219,17 +219,15 @@ test("four processes, limit 100, 2 000 requests at once: at most 100 are admitte
 
 const isDegraded = (answer) => answer.headers.ratelimit?.includes("edgeweir-degraded") === true;
 
-/** 2 000 answers, at most so many requests at once. */
-async function burst(policy, most) {
+/** 2 000 requests at once to four cold processes. */
+async function burst(policy) {
   const bed = await startBed({ policy, workers: 4 });
-  const answers = [];
-  let asked = 0;
-  const visitor = async () => {
-    for (let n = asked++; n < 2000; n = asked++) {
-      answers[n] = await bed.get("/hundred", { url: bed.urls[n % 4], ip: `203.0.113.${n % 250}` });
-    }
-  };
-  return Promise.all(Array.from({ length: most }, visitor)).then(() => answers).finally(() => bed.close());
+  try {
+    return await Promise.all(Array.from({ length: 2000 }, (_, n) =>
+      bed.get("/hundred", { url: bed.urls[n % 4], ip: `203.0.113.${n % 250}` })));
+  } finally {
+    await bed.close();
+  }
 }
 
 function jwt(claims) {
