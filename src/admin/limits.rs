@@ -85,7 +85,7 @@ async fn peek<P: Ports>(
         show("window", json!(whole_seconds(quota.window_ms)));
         show(
             "used",
-            json!(quota.requests.saturating_sub(quota.remaining)),
+            json!(quota.capacity.saturating_sub(u64::from(quota.remaining))),
         );
         show("remaining", json!(quota.remaining));
         show("reset", json!(whole_seconds(quota.reset_ms)));

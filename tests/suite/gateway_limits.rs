@@ -117,6 +117,34 @@ fn a_look_charges_nothing() {
     assert_eq!(world.immortal_keys(), [""; 0]);
 }
 
+/// Of a token bucket its burst is what can be used, whatever its rate: that is what a look
+/// shows, and what the warning goes by.
+#[test]
+fn a_bucket_is_as_large_as_its_burst() {
+    let world = World::new(first_seed());
+    world.origin(|_| Says::json(&json!({})));
+    let bucket = |name, requests, burst| {
+        json!({ "name": name, "match": format!("GET /{name}"), "limit": [{ "name": name, "requests": requests,
+            "window": "60m", "by": "ip", "algorithm": "token-bucket", "burst": burst }] })
+    };
+    let policy = policy(&json!({ "route": [bucket("short", 100, 10), bucket("long", 10, 40)] }));
+    let settings = Settings {
+        admin_token: Some(Secret::new("admin-token")),
+        ..Settings::default()
+    };
+    let isolate = world.isolate_with(policy, settings);
+    for (name, burst) in [("short", 10), ("long", 40)] {
+        for asked in 1..=burst {
+            let served = isolate.get_settled(&format!("/{name}"));
+            assert_eq!(served.status, 200, "{name} {asked}");
+            let is_near = !served.get("x-ratelimit-near").is_empty();
+            assert_eq!(is_near, asked * 5 >= burst * 4, "{name} {asked}");
+            let look = format!("/-/limits/{name}?id=192.0.2.1");
+            assert_eq!(used(&isolate, &look), all(&[(name, asked)]));
+        }
+    }
+}
+
 /// What stands in the place of the policy's size is shown, and whose it is.
 #[test]
 fn a_look_shows_what_was_changed() {
