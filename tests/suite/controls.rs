@@ -196,6 +196,21 @@ fn another_size_loses_no_counts() {
     assert_eq!(world.immortal_keys(), [""; 0]);
 }
 
+/// A larger size is nobody's refusal any more, also where one was just told.
+#[test]
+fn a_refusal_ends_with_the_size_that_it_was_for() {
+    let (_, one, _) = world();
+    let statuses = |count: usize| -> Vec<u16> {
+        let served = (0..count).map(|_| one.get_settled("/books/1").status);
+        served.collect()
+    };
+    assert_eq!(statuses(7), [200, 200, 200, 200, 200, 429, 429]);
+    resize(&one, "book?limit=burst&id=192.0.2.1", 6);
+    assert_eq!(statuses(2), [200, 429]);
+    resize(&one, "book?limit=burst&id=192.0.2.1", 7);
+    assert_eq!(statuses(2), [200, 429]);
+}
+
 /// An id's own size beats the route's, and is nobody else's; a count over all routes has
 /// one size over all of them.
 #[test]
