@@ -14,7 +14,6 @@ use crate::gateway::Gateway;
 use crate::http::{Request, Response};
 use crate::json::{Map, Value, json};
 use crate::limit::{self, Charge};
-use crate::policy::bounds::MAX_REQUESTS;
 use crate::policy::{By, Limit, Per};
 use crate::ports::Ports;
 use crate::redis::Reply;
@@ -177,15 +176,16 @@ async fn set<P: Ports>(
 ) -> Result<Value<'static>, Failure> {
     let (limit, id) = target(visit.gateway, limited, query)?;
     let members = object(body)?;
-    let least = controls::most(limit);
+    let sizes = controls::sizes(limit);
     let requests = members
         .get("requests")
         .filter(|_| members.len() == 1)
         .and_then(Value::as_u64)
-        .filter(|requests| (u64::from(least)..=u64::from(MAX_REQUESTS)).contains(requests))
+        .filter(|requests| u32::try_from(*requests).is_ok_and(|requests| sizes.contains(&requests)))
         .ok_or_else(|| {
+            let (least, most) = sizes.into_inner();
             bad(&format!(
-                "the body must be {{\"requests\": N}}, N from {least}, which one request costs, to {MAX_REQUESTS}"
+                "the body must be {{\"requests\": N}}, N from {least} to {most} for this limit"
             ))
         })?;
     let field = override_field(limit, limited.name, id.as_deref());

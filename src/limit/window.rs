@@ -106,6 +106,20 @@ impl Window {
         }
     }
 
+    /// The largest size that the keys of a limit hold, whatever its own.
+    pub fn most_requests(limit: &Limit) -> u32 {
+        match limit.algorithm {
+            Algorithm::SlidingWindow if limit.requests <= NARROW_LIMIT => NARROW_LIMIT,
+            Algorithm::SlidingLog => bounds::MAX_LOG_REQUESTS,
+            Algorithm::TokenBucket { .. } => {
+                let most = limit.window_ms.saturating_mul(bounds::MAX_BUCKET_RATE);
+                u32::try_from(most)
+                    .map_or(bounds::MAX_REQUESTS, |most| most.min(bounds::MAX_REQUESTS))
+            }
+            _ => bounds::MAX_REQUESTS,
+        }
+    }
+
     pub fn length_ms(&self) -> u64 {
         self.length_ms
     }

@@ -211,6 +211,56 @@ fn a_refusal_ends_with_the_size_that_it_was_for() {
     assert_eq!(statuses(2), [200, 429]);
 }
 
+/// An operator's size is one that the limit could have: its dearest request fits, its log
+/// ends somewhere, and its counters hold it.
+#[test]
+fn a_size_must_fit_its_limit() {
+    let world = World::new(first_seed());
+    let limit = |name, more: Value| {
+        let mut limit = json!({ "name": name, "requests": 100, "window": "60m", "by": "ip" });
+        limit
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        limit
+    };
+    let policy = policy(
+        &json!({ "route": [{ "name": "all", "match": "GET /all", "limit": [
+        limit("narrow", json!({ "cost": 3 })),
+        limit("wide", json!({ "requests": 40_000 })),
+        limit("fixed", json!({ "algorithm": "fixed-window" })),
+        limit("log", json!({ "algorithm": "sliding-log" })),
+        limit("bucket", json!({ "algorithm": "token-bucket", "burst": 10, "cost": 6 })),
+    ] }] }),
+    );
+    let settings = Settings {
+        admin_token: Some(Secret::new("admin-token")),
+        ..Settings::default()
+    };
+    let isolate = world.isolate_with(policy, settings);
+    let widest = 1_u64 << 31;
+    for (name, least, most) in [
+        ("narrow", 3, 32_767),
+        ("wide", 1, widest),
+        ("fixed", 1, widest),
+        ("log", 1, 10_000),
+        // Its burst is a tenth of it.
+        ("bucket", 60, 36_000_000),
+    ] {
+        for (requests, status) in [(least - 1, 400), (least, 200), (most, 200), (most + 1, 400)] {
+            let body = json!({ "requests": requests }).to_string();
+            let target = format!("/-/limits/all?limit={name}");
+            let set = admin(&isolate, "PUT", &target, &body);
+            assert_eq!(set.status, status, "{name} {requests}: {}", set.text());
+        }
+        let target = format!("/-/limits/all?limit={name}");
+        let body = json!({ "requests": least }).to_string();
+        assert_eq!(admin(&isolate, "PUT", &target, &body).status, 200);
+    }
+    // The smallest size of each admits a request.
+    assert_eq!(isolate.get_settled("/all").status, 200);
+}
+
 /// An id's own size beats the route's, and is nobody else's; a count over all routes has
 /// one size over all of them.
 #[test]
