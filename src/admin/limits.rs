@@ -3,6 +3,7 @@
 //! Limits that count by something else than the id are left out. A limit over all
 //! requests (`by = "global"`) is shown with every id, but only `id=global` resets it,
 //! and one with `per = "all"` is reset only with `all=true`: both are others' counts too.
+//! A reset where limits have a penalty ends the ban of that address, too, on all routes.
 
 use super::named::Named;
 use super::query::Query;
@@ -14,9 +15,10 @@ use crate::gateway::Gateway;
 use crate::http::{Request, Response};
 use crate::json::{Map, Value, json};
 use crate::limit::{self, Charge};
+use crate::penalty;
 use crate::policy::{By, Limit, Per};
-use crate::ports::Ports;
-use crate::redis::Reply;
+use crate::ports::{Ports, Redis, Store};
+use crate::redis::{Batch, Reply};
 use crate::visit::Visit;
 
 pub async fn answer<P: Ports>(
@@ -140,6 +142,13 @@ async fn reset<P: Ports>(
         }
     }
     change.make(visit).await?;
+    if charges.iter().any(|charge| charge.limit.penalty.is_some()) {
+        let ends = Batch::pipeline(told.iter().map(|id| penalty::reset(id)).collect());
+        let done = visit.pipeline(Store::Limits(0), &ends, timeout_ms);
+        done.await.map_err(|_| Failure::RedisUnavailable)?;
+        let mut penalties = gateway.penalties.borrow_mut();
+        told.iter().for_each(|id| penalties.forget(id));
+    }
     let names: Vec<&str> = charges
         .iter()
         .map(|charge| charge.limit.name.as_str())
