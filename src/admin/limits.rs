@@ -17,8 +17,8 @@ use crate::json::{Map, Value, json};
 use crate::limit::{self, Charge};
 use crate::penalty;
 use crate::policy::{By, Limit, Per};
-use crate::ports::{Ports, Redis, Store};
-use crate::redis::{Batch, Reply};
+use crate::ports::Ports;
+use crate::redis::Reply;
 use crate::visit::Visit;
 
 pub async fn answer<P: Ports>(
@@ -131,6 +131,7 @@ async fn reset<P: Ports>(
     let (limits, timeout_ms) = (&gateway.limits, visit.redis_timeout_ms());
     let done = limit::reset(limits, visit, timeout_ms, &charges).await;
     done.map_err(|_| Failure::RedisUnavailable)?;
+    let is_punishing = charges.iter().any(|charge| charge.limit.penalty.is_some());
     // Each isolate knows something of its own.
     let mut change = Change::default();
     let mut told: Vec<&str> = Vec::new();
@@ -139,16 +140,13 @@ async fn reset<P: Ports>(
             told.push(id);
             let random = visit.ports.random();
             change.set.push(reset_field(random, limited.name, id));
+            if is_punishing {
+                change.beside.push(penalty::reset(id));
+                gateway.penalties.borrow_mut().forget(id);
+            }
         }
     }
     change.make(visit).await?;
-    if charges.iter().any(|charge| charge.limit.penalty.is_some()) {
-        let ends = Batch::pipeline(told.iter().map(|id| penalty::reset(id)).collect());
-        let done = visit.pipeline(Store::Limits(0), &ends, timeout_ms);
-        done.await.map_err(|_| Failure::RedisUnavailable)?;
-        let mut penalties = gateway.penalties.borrow_mut();
-        told.iter().for_each(|id| penalties.forget(id));
-    }
     let names: Vec<&str> = charges
         .iter()
         .map(|charge| charge.limit.name.as_str())
@@ -185,17 +183,18 @@ async fn set<P: Ports>(
 ) -> Result<Value<'static>, Failure> {
     let (limit, id) = target(visit.gateway, limited, query)?;
     let members = object(body)?;
-    let sizes = controls::sizes(limit);
+    let (least, most) = controls::sizes(limit);
     let requests = members
         .get("requests")
         .filter(|_| members.len() == 1)
         .and_then(Value::as_u64)
-        .filter(|requests| u32::try_from(*requests).is_ok_and(|requests| sizes.contains(&requests)))
+        .filter(|requests| (least..=most).contains(requests))
         .ok_or_else(|| {
-            let (least, most) = sizes.into_inner();
-            bad(&format!(
-                "the body must be {{\"requests\": N}}, N from {least} to {most} for this limit"
-            ))
+            let mut detail = String::from("the body must be {\"requests\": N}, N from ");
+            detail.push_str(&least.to_string());
+            detail.push_str(" to ");
+            detail.push_str(&most.to_string());
+            bad(&detail)
         })?;
     let field = override_field(limit, limited.name, id.as_deref());
     let change = Change {

@@ -27,7 +27,6 @@ mod change;
 mod record;
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 use crate::admission::Limited;
 use crate::deferred;
@@ -221,9 +220,9 @@ impl Copied {
         field.truncate(field.len() - id.len() - 1);
         let requests = of_id.or_else(|| self.values.get(field.as_str()))?;
         // The policy may have changed since.
-        let (least, most) = sizes(limit).into_inner();
-        let requests = u32::try_from(*requests).unwrap_or(u32::MAX);
-        Some(requests.min(most).max(least))
+        let (least, most) = sizes(limit);
+        let requests = (*requests as u64).min(most).max(least);
+        u32::try_from(requests).ok()
     }
 
     fn list(&self, key: &str) -> Option<List> {
@@ -234,20 +233,19 @@ impl Copied {
     }
 }
 
-/// The sizes that a limit may get: its costliest request fits, and its keys hold it.
-pub fn sizes(limit: &Limit) -> RangeInclusive<u32> {
+/// The least and the largest size that a limit may get: its costliest request fits, and
+/// its keys hold it.
+pub fn sizes(limit: &Limit) -> (u64, u64) {
     let Cost { hit, miss, error } = limit.cost;
-    let cost = hit.max(miss).max(error).max(1);
+    let cost = u64::from(hit.max(miss).max(error).max(1));
     let least = match limit.algorithm {
         // The burst goes with the size.
         Algorithm::TokenBucket { burst } => {
-            let least = u64::from(cost) * u64::from(limit.requests);
-            let least = least.div_ceil(u64::from(burst.max(1)));
-            u32::try_from(least).unwrap_or(u32::MAX).max(cost)
+            (cost * u64::from(limit.requests)).div_ceil(u64::from(burst.max(1)))
         }
-        _ => cost,
+        _ => 0,
     };
-    least..=Window::most_requests(limit)
+    (least.max(cost), u64::from(Window::most_requests(limit)))
 }
 
 /// Shorter than text, and made without looking for the longest run of zeros.

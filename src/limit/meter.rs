@@ -82,18 +82,12 @@ impl Meter {
 
     /// Adds to the total and to a slot, where there are slots.
     fn add(&self, command: Command, slot: u64, units: i64, added: Added) -> Command {
-        let add = |command: Command, kind, bit: i64| match units {
-            // Only looks: a key that nobody charged is not made.
-            0 => command.args(["GET", kind]).arg(bit),
-            _ => command.args(["INCRBY", kind]).args([bit, units]),
-        };
         let mut command = command;
         if added.total {
-            command = add(command, "u32", 0);
+            command = step(command, "u32", 0, units);
         }
         if added.slot && self.window.is_sliding() {
-            let bit = i64::try_from(self.window.bit(slot)).unwrap_or(i64::MAX);
-            command = add(command, self.slot_type(), bit);
+            command = step(command, self.slot_type(), self.window.bit(slot), units);
         }
         command
     }
@@ -338,6 +332,15 @@ impl Meter {
             rest: Some(rest),
             ..Known::default()
         })
+    }
+}
+
+/// One counter's part of a `BITFIELD`.
+fn step(command: Command, kind: &'static str, bit: u64, units: i64) -> Command {
+    match units {
+        // Only looks: a key that nobody charged is not made.
+        0 => command.args(["GET", kind]).arg(bit),
+        _ => command.args(["INCRBY", kind]).arg(bit).arg(units),
     }
 }
 

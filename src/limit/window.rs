@@ -111,11 +111,6 @@ impl Window {
         match limit.algorithm {
             Algorithm::SlidingWindow if limit.requests <= NARROW_LIMIT => NARROW_LIMIT,
             Algorithm::SlidingLog => bounds::MAX_LOG_REQUESTS,
-            Algorithm::TokenBucket { .. } => {
-                let most = limit.window_ms.saturating_mul(bounds::MAX_BUCKET_RATE);
-                u32::try_from(most)
-                    .map_or(bounds::MAX_REQUESTS, |most| most.min(bounds::MAX_REQUESTS))
-            }
             _ => bounds::MAX_REQUESTS,
         }
     }

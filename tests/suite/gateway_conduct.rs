@@ -2,21 +2,13 @@
 
 use std::rc::Rc;
 
-use edgeweir::config::Secret;
-use edgeweir::gateway::Settings;
 use serde_json::{Value, json};
 
+use super::controls::{admin, operated};
 use super::sim::first_seed;
 use super::world::{Ask, Isolate, Says, Served, World, policy};
 
 const CLIENT: &str = "198.51.100.7";
-
-fn settings() -> Settings {
-    Settings {
-        admin_token: Some(Secret::new("admin-token")),
-        ..Settings::default()
-    }
-}
 
 fn world(limit: &Value) -> (Rc<World>, Vec<Isolate>) {
     let world = World::new(first_seed());
@@ -28,7 +20,7 @@ fn world(limit: &Value) -> (Rc<World>, Vec<Isolate>) {
             { "name": "plain", "match": "GET /plain", "limit": [limit] },
         ],
     }));
-    let isolate = |_| world.isolate_with(policy.clone(), settings());
+    let isolate = |_| world.isolate_with(policy.clone(), operated());
     let isolates = (0..3).map(isolate).collect();
     (world, isolates)
 }
@@ -150,8 +142,8 @@ fn a_reset_ends_a_ban() {
         assert!(is_banned(&ask(isolate, "/plain")));
     }
     let reset = |id: &str| {
-        let ask = Ask::new("DELETE", &format!("/-/limits/plain?id={id}"));
-        let served = isolates[0].ask(ask.header("authorization", "Bearer admin-token"));
+        let target = format!("/-/limits/plain?id={id}");
+        let served = admin(&isolates[0], "DELETE", &target, "");
         assert_eq!(served.status, 200, "{}", served.text());
     };
     reset("198.51.100.8");

@@ -7,8 +7,9 @@ use edgeweir::gateway::Settings;
 use edgeweir::policy::Policy;
 use serde_json::{Value, json};
 
+use super::controls::{admin, operated};
 use super::sim::first_seed;
-use super::world::{Ask, Isolate, Says, Served, World, policy};
+use super::world::{Ask, Isolate, Says, World, policy};
 
 fn shop() -> Policy {
     policy(&json!({
@@ -31,18 +32,8 @@ fn shop() -> Policy {
 fn world() -> (Rc<World>, Isolate) {
     let world = World::new(first_seed());
     world.origin(|_| Says::json(&json!({})));
-    let settings = Settings {
-        admin_token: Some(Secret::new("admin-token")),
-        ..Settings::default()
-    };
-    let isolate = world.isolate_with(shop(), settings);
+    let isolate = world.isolate_with(shop(), operated());
     (world, isolate)
-}
-
-fn admin(isolate: &Isolate, method: &str, target: &str, body: &str) -> Served {
-    let ask = Ask::new(method, target).body(body);
-    let ask = ask.header("cf-connecting-ip", "198.51.100.200");
-    isolate.ask(ask.header("authorization", "Bearer admin-token"))
 }
 
 fn used(isolate: &Isolate, target: &str) -> Vec<(String, u64)> {
@@ -128,11 +119,7 @@ fn a_bucket_is_as_large_as_its_burst() {
             "window": "60m", "by": "ip", "algorithm": "token-bucket", "burst": burst }] })
     };
     let policy = policy(&json!({ "route": [bucket("short", 100, 10), bucket("long", 10, 40)] }));
-    let settings = Settings {
-        admin_token: Some(Secret::new("admin-token")),
-        ..Settings::default()
-    };
-    let isolate = world.isolate_with(policy, settings);
+    let isolate = world.isolate_with(policy, operated());
     for (name, burst) in [("short", 10), ("long", 40)] {
         for asked in 1..=burst {
             let served = isolate.get_settled(&format!("/{name}"));
@@ -446,9 +433,8 @@ fn hashed_ids_are_asked_for_by_what_people_know() {
     let world = World::new(first_seed());
     world.origin(|_| Says::json(&json!({})));
     let settings = Settings {
-        admin_token: Some(Secret::new("admin-token")),
         hash_key: Some(Secret::new("hash-key")),
-        ..Settings::default()
+        ..operated()
     };
     let isolate = world.isolate_with(policy, settings);
     isolate.get_settled("/books/1");
