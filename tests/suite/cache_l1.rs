@@ -1,7 +1,6 @@
 //! What an isolate keeps of entries: within its bytes, and never what a purge covers.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use edgeweir::cache::l1::{LONG_BYTES, Moment};
 use edgeweir::cache::lookup::Ask;
@@ -24,7 +23,7 @@ fn entry(bytes: usize) -> Entry {
     Entry {
         status: 200,
         headers: Headers::from_iter([("etag", "\"e\""), ("content-type", "application/json")]),
-        body: Rc::from(vec![b'1'; bytes]),
+        body: vec![b'1'; bytes].into(),
         stored_ms: NOW_MS,
         fresh_until_ms: NOW_MS + 600_000,
         stale_until_ms: NOW_MS + 900_000,
