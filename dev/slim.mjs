@@ -31,7 +31,7 @@ export async function slim({ script, wasm, named, env }) {
   const tool = (name) => path.join(path.dirname(env.WASM_OPT_BIN), name);
   await call(tool("wasm-metadce"), [wasm, ...FEATURES, `--graph-file=${graph}`, "-g", "-o", named]);
   rmSync(graph);
-  await call(env.WASM_OPT_BIN, [named, ...FEATURES, LOW_MEMORY, SMALL, NO_CSE, "-Oz", BY_NAME, "--strip-debug", "--strip-producers", "-o", wasm]);
+  await call(env.WASM_OPT_BIN, [named, ...FEATURES, LOW_MEMORY, SMALL, NO_CSE, "-Oz", "--converge", BY_NAME, "--strip-debug", "--strip-producers", "-o", wasm]);
   numberHashes(script, wasm);
 }
 
