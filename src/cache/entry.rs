@@ -5,12 +5,10 @@
 //! in its place is noticed. Negative answers live in the meta record alone, so
 //! that a backend never reads an error as data.
 
-use std::rc::Rc;
-
 use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::http::{Body, Headers, Response};
+use crate::http::{Body, Bytes, Headers, Response};
 use crate::json::{Map, Value, json};
 
 /// An answer that may be served, and until when.
@@ -19,7 +17,7 @@ pub struct Entry {
     pub status: u16,
     /// Kept headers, with an `etag` always.
     pub headers: Headers,
-    pub body: Rc<[u8]>,
+    pub body: Bytes,
     pub stored_ms: u64,
     pub fresh_until_ms: u64,
     pub stale_until_ms: u64,
@@ -165,7 +163,7 @@ impl Meta {
         }
     }
 
-    pub fn into_entry(self, body: Rc<[u8]>) -> Entry {
+    pub fn into_entry(self, body: Bytes) -> Entry {
         Entry {
             status: self.status,
             headers: self.headers.into_iter().collect(),

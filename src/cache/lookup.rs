@@ -5,11 +5,9 @@
 //! generation matches nothing, so eviction, expiry and flush only ever mean a miss.
 //! Of an entry that the isolate has itself the generations alone may be read.
 
-use std::rc::Rc;
-
 use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
 use crate::cache::store::is_marked;
-use crate::http::Headers;
+use crate::http::{Bytes, Headers};
 use crate::redis::{Command, Reply};
 
 /// What keys of `http` mode begin with, and no other ones.
@@ -173,7 +171,7 @@ pub enum Found {
     /// Another service's value; how long it lives is not in the lookup.
     Foreign(Entry),
     /// What lies under a key of `http` mode, judged by its own flow.
-    Record(Rc<[u8]>),
+    Record(Bytes),
     Missing,
 }
 
@@ -207,7 +205,7 @@ fn judge(
         (None, _) => Found::Missing,
         (Some(body), Some(meta)) if meta.origin == Origin::Edge && meta.hash == hash(body) => {
             if current(&meta.generations, generations) {
-                timed(meta.into_entry(Rc::from(body)), now_ms)
+                timed(meta.into_entry(Bytes::from(body)), now_ms)
             } else {
                 Found::Missing
             }
@@ -254,7 +252,7 @@ fn foreign(body: &[u8], now_ms: u64) -> Found {
     Found::Foreign(Entry {
         status: 200,
         headers,
-        body: Rc::from(body),
+        body: Bytes::from(body),
         stored_ms: now_ms,
         fresh_until_ms: now_ms,
         stale_until_ms: now_ms,

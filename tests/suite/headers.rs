@@ -308,7 +308,7 @@ fn a_match_becomes_a_304_without_a_body() {
         Response::<()> {
             status,
             headers,
-            body: Body::Bytes((*b"{}").into()),
+            body: Body::Bytes(b"{}"[..].into()),
         }
     };
     let done = revalidate(answer(200, Some("\"a\"")), Some("\"a\""));
