@@ -9,6 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
+/// More than an isolate ever has under way. What the platform ended together with its request is never polled
+/// again, and goes when there are so many: the oldest first.
+const MAX_TURNS: usize = 8_192;
+
 /// On the heap and without its type: else its state is copied, and its code is in the wasm twice.
 pub type Flow = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -24,7 +28,7 @@ struct Turn {
 #[derive(Default)]
 struct Turns {
     last: u32,
-    /// In the order of their numbers. What the platform ended with its request stays.
+    /// In the order of their numbers.
     turns: Vec<Turn>,
 }
 
@@ -37,7 +41,10 @@ impl Turns {
         self.turns.binary_search_by_key(&id, |turn| turn.id).ok()
     }
 
-    fn add(&mut self, flow: Flow) -> u32 {
+    /// The new turn's number, and one that makes room for it.
+    fn add(&mut self, flow: Flow) -> (u32, Option<Turn>) {
+        let is_full = self.turns.len() >= MAX_TURNS;
+        let oldest = is_full.then(|| self.turns.remove(0));
         // Two billion requests long: no isolate lives to see it begin anew.
         self.last = self.last.wrapping_add(1);
         let id = self.last;
@@ -47,7 +54,7 @@ impl Turns {
             flow: Some(flow),
             is_woken: false,
         });
-        id
+        (id, oldest)
     }
 
     fn take(&mut self, id: u32) -> Option<(Flow, Waker)> {
@@ -75,7 +82,8 @@ impl Turns {
 
 /// Runs a flow until it waits; whether it is over.
 pub fn begin(flow: Flow) -> bool {
-    let id = TURNS.with_borrow_mut(|turns| turns.add(flow));
+    // Dropped without the borrow: what a flow holds may do anything then.
+    let (id, _oldest) = TURNS.with_borrow_mut(|turns| turns.add(flow));
     go_on(id)
 }
 
