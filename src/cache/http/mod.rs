@@ -10,6 +10,7 @@
 //! Deliberately not there: partial answers are not stored, stored ones are not freshened
 //! by HEAD, and an answer to POST is no answer to GET. RFC 9111 leaves all three open.
 
+pub mod accepts;
 pub mod condition;
 pub mod control;
 pub mod date;

@@ -21,11 +21,7 @@ fn what_is_not_built_yet_says_so() {
             NOT_BUILT,
         );
     }
-    for (field, value) in [
-        ("warm", "{ every = \"30s\", values = { id = [\"1\"] } }"),
-        ("scope", "\"user\""),
-        ("format", "\"packed\""),
-    ] {
+    for (field, value) in [("warm", "{ every = \"30s\", values = { id = [\"1\"] } }")] {
         in_cache(
             &format!("§{field} = {value}"),
             &format!("/{field}"),
