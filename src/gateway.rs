@@ -269,7 +269,7 @@ async fn serve<P: Ports>(
         Plan::Bypass(why, target) => {
             let mut response = bypass(visit, request, incoming, why, target).await?;
             let rule = resolved.route.and_then(|route| route.cache.as_ref());
-            if rule.is_some_and(|rule| rule.form == Form::User) {
+            if response.status != 101 && rule.is_some_and(|rule| rule.form == Form::User) {
                 make_private(&mut response.headers);
             }
             Ok(response)

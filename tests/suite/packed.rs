@@ -143,6 +143,9 @@ fn a_page_is_stored_compressed_and_served_to_everybody() {
             assert_eq!((served.status, tag(&served)), expected, "{accepts} {has}");
             assert_eq!(served.get("vary"), "Accept-Encoding");
             assert_eq!(served.status == 304, served.body.is_empty());
+            if served.status == 304 {
+                assert_eq!(served.get("content-encoding"), "");
+            }
         }
         for (accepts, length) in [("gzip", gzip.body.len()), ("", plain.len())] {
             let head = settled(

@@ -2,8 +2,8 @@
 //! headers of origin and client.
 //!
 //! `control` reads directives, `freshness` counts ages, `storing` says what may be kept,
-//! `reuse` what may be served, `condition` and `range` what a client gets of it,
-//! `validation` what is asked anew, `invalidation` what a write ends, `record` how it lies
+//! `reuse` what may be served, `condition` and `range` what a client gets of it, `accepts`
+//! in which coding (of packed entries in `policy` mode too), `validation` what is asked anew, `invalidation` what a write ends, `record` how it lies
 //! in Redis, `report` what is said of it. All are pure: the flow is `exchange`. The
 //! sentence above a line is what the named RFC asks of it, in our words.
 //!

@@ -7,6 +7,7 @@ use super::super::measure::show_ms;
 use super::super::node::Value;
 use super::super::template::Scope;
 use super::super::types::{CacheRule, Form, Piece, PurgeRule, QueryParameter, Template};
+use super::form::{form, without};
 use super::route::Matched;
 use super::unbuilt;
 
@@ -109,28 +110,6 @@ pub fn rule(
         },
         form,
     })
-}
-
-/// `scope` and `format`. A user's entries are packed whatever `format` says.
-fn form(table: &Table<'_>, faults: &mut Faults) -> Option<Form> {
-    let packed = match table.get("format") {
-        Some(field) => field.choice(&[("packed", Form::Packed)], faults)?,
-        None => Form::Plain,
-    };
-    match table.get("scope") {
-        Some(field) => field.choice(&[("shared", packed), ("user", Form::User)], faults),
-        None => Some(packed),
-    }
-}
-
-/// Fields that say nothing beside another one.
-fn without(table: &Table<'_>, names: &[&str], beside: &str, help: &str, faults: &mut Faults) {
-    for name in names {
-        if let Some(field) = table.get(name) {
-            let message = format!("`{name}` has no meaning {beside}");
-            field.fault_at_name(faults, message, help);
-        }
-    }
 }
 
 /// The rule of `mode = "http"`: most is the origin's to say.
