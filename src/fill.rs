@@ -265,7 +265,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         Self {
             visit,
             wanted,
-            lookups: Lookups::new(vec![wanted.lookup.clone()]),
+            lookups: Lookups::one(&wanted.lookup),
             lock_key: lock_name(&identity),
             generations,
             begun_ms: visit.now_ms(),
@@ -365,14 +365,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     /// have stored the entry since our lookup.
     pub async fn take_lock(&self) -> Lock {
         let token = generation(self.visit.ports.random());
-        let batch = Batch::pipeline(vec![
-            Command::set_nx_get_px(&self.lock_key, token, LOCK_MS),
-            self.lookups.command(),
-        ]);
-        let Ok(replies) = self.visit.cache_trip(&batch).await else {
+        let mut commands = vec![Command::set_nx_get_px(&self.lock_key, token, LOCK_MS)];
+        commands.extend(self.lookups.commands());
+        let Ok(replies) = self.visit.cache_trip(&Batch::pipeline(commands)).await else {
             return Lock::Lost;
         };
-        let (Some(holder), Some(values)) = (replies.first(), replies.get(1)) else {
+        let Some((holder, values)) = replies.split_first() else {
             return Lock::Lost;
         };
         let Some(mut seen) = self
@@ -549,7 +547,15 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             return false;
         };
         let or = stale.and_then(|stale| {
-            packing::extension(wanted, &stale, entry, times, &generations, lock_key)
+            packing::extension(
+                self.visit,
+                wanted,
+                &stale,
+                entry,
+                times,
+                &generations,
+                lock_key,
+            )
         });
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),

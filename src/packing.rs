@@ -94,7 +94,11 @@ pub async fn commands<P: Ports>(
 ) -> Option<Batch> {
     let lookup = &wanted.lookup;
     let value = match times.form {
-        Form::Plain => return Some(store::commands(lookup, entry, times, generations, lock_key)),
+        Form::Plain => {
+            let offset_ms = offset_ms(visit);
+            let batch = store::commands(lookup, entry, times, generations, lock_key, offset_ms);
+            return Some(batch);
+        }
         Form::Packed => packed::text(entry, times.origin, generations),
         Form::User => {
             let key = visit.gateway.settings.cache_keys.first()?;
@@ -115,8 +119,15 @@ pub struct Extension {
     pub batch: Batch,
 }
 
+/// How far Redis' clock is ahead of this isolate's.
+fn offset_ms<P: Ports>(visit: &Visit<'_, P>) -> i64 {
+    let limits = visit.gateway.limits.borrow();
+    limits.clock_offset_ms(0).unwrap_or(0)
+}
+
 /// `stale` is what was found before the origin was asked.
-pub fn extension(
+pub fn extension<P: Ports>(
+    visit: &Visit<'_, P>,
     wanted: &Wanted,
     stale: &Entry,
     entry: &Entry,
@@ -129,9 +140,10 @@ pub fn extension(
         && stale.status == entry.status
         && stale.body == entry.body;
     is_same.then(|| {
+        let (lookup, offset_ms) = (&wanted.lookup, offset_ms(visit));
         Box::new(Extension {
             hash: crate::cache::entry::hash(&entry.body),
-            batch: store::extension(&wanted.lookup, entry, times, generations, lock_key),
+            batch: store::extension(lookup, entry, times, generations, lock_key, offset_ms),
         })
     })
 }

@@ -369,7 +369,7 @@ fn a_body_that_is_not_there_is_written() {
         let redis = world.redis.clone();
         let sim = world.sim.clone();
         world.network(move |batch| {
-            if format!("{batch:?}").contains("PEXPIRE\"), Text(\"plain\")") {
+            if format!("{batch:?}").contains("PEXPIREAT\"), Text(\"plain\")") {
                 redis.evict("plain");
                 if replaced {
                     redis.set_px(sim.now_us(), "plain", r#"{"from":"python"}"#, 5_000);
