@@ -108,16 +108,6 @@ const MAX_CACHE_KEYS: usize = 2;
 
 pub const CACHE_KEY: &str = "CACHE_KEY";
 
-const SWITCHES: [(&str, Switch); 4] = [
-    ("RATE_LIMIT_REDIS_ENABLED", Switch::RateLimitRedis),
-    ("VIEW_TRACKING_REDIS_ENABLED", Switch::ViewTrackingRedis),
-    ("NOTIFICATION_CACHE_ENABLED", Switch::NotificationCache),
-    (
-        "NOTIFICATION_RATE_LIMIT_ENABLED",
-        Switch::NotificationRateLimit,
-    ),
-];
-
 impl Config {
     /// What is missing for this policy alone. Without Redis nothing is stored.
     pub fn check(&self, policy: &Policy) -> Result<(), ConfigError> {
@@ -231,7 +221,7 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
 
     fn switched_off(&self) -> Result<Vec<Switch>, ConfigError> {
         let mut off = Vec::new();
-        for (variable, switch) in SWITCHES {
+        for (variable, switch) in Switch::VARIABLES {
             if !self.switch(variable)? {
                 off.push(switch);
             }

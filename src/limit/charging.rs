@@ -194,7 +194,8 @@ pub(super) fn plan(
             spot,
             units,
             is_grant,
-            sets_expiry: !entry.is_touched,
+            // Only a bucket's key is made by who takes nothing.
+            sets_expiry: !entry.is_touched && (units > 0 || rule.window.is_bucket()),
             previous,
             asks_current: (rule.window.is_sliding() || rule.window.is_log())
                 && count + rule.cost() >= rule.capacity(),
@@ -344,7 +345,9 @@ impl Asked {
             let mut one = Held {
                 units: charge.units,
                 added,
-                lacks_expiry: !is_expiry_set && known.total == u64::from(charge.units),
+                lacks_expiry: !is_expiry_set
+                    && charge.units > 0
+                    && known.total == u64::from(charge.units),
                 ..Held::uncharged(charge.index, charge.spot, known)
             };
             one.judge(rule);

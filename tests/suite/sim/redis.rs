@@ -298,6 +298,10 @@ fn sorted_set(keys: &mut BTreeMap<String, Value>, name: &str, key: &str, words: 
                 [flag @ ("GT" | "XX"), pairs @ ..] => (*flag, pairs),
                 pairs => ("", pairs),
             };
+            if pairs.is_empty() {
+                let wrong = "ERR wrong number of arguments for 'zadd' command";
+                return Reply::Error(wrong.to_owned());
+            }
             let mut added = 0;
             for pair in pairs.chunks(2) {
                 let (Some(score), [_, member]) = (number(pair[0]), pair) else {
