@@ -82,7 +82,7 @@ async function run() {
   const endpoint = await startEndpointProcess({ redisPort: server.port, token: "bench" });
   const origin = await startOrigin();
   const worker = await startWorker({
-    bindings: { UPSTASH_REDIS_REST_URL: endpoint.url, UPSTASH_REDIS_REST_TOKEN: "bench", ORIGIN_URL: origin.url },
+    bindings: { UPSTASH_REDIS_REST_URL: endpoint.url, UPSTASH_REDIS_REST_TOKEN: "bench", ORIGIN_URL: origin.url, CACHE_KEY: Buffer.alloc(32, "bench").toString("base64") },
   });
   let sent = 0;
   const edge = (path) => timed(worker.url, path, { "cf-connecting-ip": `198.51.100.${sent++ % ADDRESSES}` });

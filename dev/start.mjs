@@ -28,11 +28,11 @@ await main(async () => {
   const port = readPort(process.env.EDGEWEIR_PORT);
   await requireFree(port);
   await ensureNodeModules();
-  const secrets = { token: secret(), admin: secret(), jwt: secret() };
+  const secrets = { token: secret(), admin: secret(), jwt: secret(), cacheKey: randomBytes(32).toString("base64") };
   const [, redis, origin] = await Promise.all([
     buildWorker(),
     startRedis(secrets.token),
-    startSampleOrigin(),
+    startSampleOrigin(secrets.jwt),
   ]);
   const worker = await startEdge({ port, redis, origin, secrets });
   if (stopping) return stopping;
@@ -50,9 +50,9 @@ async function startRedis(token) {
   return { port: server.port, url: endpoint.url };
 }
 
-async function startSampleOrigin() {
+async function startSampleOrigin(jwtSecret) {
   const { startOrigin } = await import("./origin/server.mjs");
-  const origin = await step("starting the sample origin (its database is filled at the first start)", () => startOrigin({}));
+  const origin = await step("starting the sample origin (its database is filled at the first start)", () => startOrigin({ jwtSecret }));
   stops.push(() => origin.close());
   return origin;
 }
@@ -65,6 +65,7 @@ async function startEdge({ port, redis, origin, secrets }) {
     ORIGIN_URL: origin.url,
     ADMIN_TOKEN: secrets.admin,
     JWT_SECRET: secrets.jwt,
+    CACHE_KEY: secrets.cacheKey,
   };
   const worker = await step("starting the Worker in workerd", async () => {
     try {

@@ -136,7 +136,7 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
             return entry(found, status);
         }
         Some(Seen {
-            found: Found::Missing | Found::Record(_),
+            found: Found::Missing | Found::Record(_) | Found::Packed(_),
             generations,
             ..
         }) => Some(generations),

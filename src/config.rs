@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-use crate::policy::Switch;
+use crate::base64;
 use crate::policy::bounds::{MAX_REQUESTS, MAX_WINDOW_MS};
+use crate::policy::{Form, Policy, Route, Switch};
 use crate::redis::{Endpoint, MAX_SHARDS};
 
 /// What the variables say.
@@ -27,6 +28,8 @@ pub struct Config {
     /// Of `hash_ids`: whoever could undo the hashes can read the database itself. The first
     /// of several tokens, so that a database more makes nobody another id.
     pub hash_key: Option<Secret>,
+    /// Of users' entries: the first encrypts, each decrypts; empty: `CACHE_KEY` is not set.
+    pub cache_keys: Vec<CacheKey>,
     /// JSON that replaces the policy built in.
     pub policy: Option<String>,
     /// `RATE_LIMIT_WINDOW_MS`, at least 1.
@@ -63,6 +66,26 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A key of AES-256, which `Debug` does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CacheKey([u8; 32]);
+
+impl CacheKey {
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CacheKey")
+    }
+}
+
 /// A variable that is missing or malformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -80,8 +103,28 @@ impl fmt::Display for ConfigError {
 /// Longer than what Cloudflare takes as a variable.
 const MAX_URL_BYTES: usize = 2_048;
 const MAX_TOKEN_BYTES: usize = 4_096;
+/// The new key, and the old one for as long as entries live that it encrypted.
+const MAX_CACHE_KEYS: usize = 2;
+
+pub const CACHE_KEY: &str = "CACHE_KEY";
 
 impl Config {
+    /// What is missing for this policy alone. Without Redis nothing is stored.
+    pub fn check(&self, policy: &Policy) -> Result<(), ConfigError> {
+        let is_of_user = |route: &Route| {
+            let rule = route.cache.as_ref();
+            rule.is_some_and(|rule| rule.form == Form::User)
+        };
+        let needs_key = self.redis.is_some() && policy.routes.iter().any(is_of_user);
+        if needs_key && self.cache_keys.is_empty() {
+            return Err(problem(
+                CACHE_KEY,
+                "is not set although the policy caches what is a user's; set it to 32 random bytes in base64",
+            ));
+        }
+        Ok(())
+    }
+
     /// Reads the variables through `get`; the first problem found is returned.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let vars = Vars(get);
@@ -96,6 +139,7 @@ impl Config {
                 let first = tokens.split(',').next().unwrap_or_default();
                 Secret::new(first.trim())
             }),
+            cache_keys: vars.cache_keys()?,
             policy: vars.trimmed("POLICY"),
             rate_limit_window_ms: vars.number("RATE_LIMIT_WINDOW_MS", MAX_WINDOW_MS)?,
             rate_limit_max_requests: vars
@@ -148,6 +192,31 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             )),
         };
         Ok(Some(RedisConfig { limits, cache }))
+    }
+
+    fn cache_keys(&self) -> Result<Vec<CacheKey>, ConfigError> {
+        let mut keys: Vec<CacheKey> = Vec::new();
+        let Some(list) = self.trimmed(CACHE_KEY) else {
+            return Ok(keys);
+        };
+        for text in list.split(',') {
+            let bytes = base64::decode(text.trim().as_bytes());
+            let key = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            let key = key.map(CacheKey::new).ok_or_else(|| {
+                problem(
+                    CACHE_KEY,
+                    "must be 32 bytes in base64, or two such keys with a comma between",
+                )
+            })?;
+            if keys.contains(&key) {
+                return Err(problem(CACHE_KEY, "names a key twice"));
+            }
+            keys.push(key);
+        }
+        match keys.len() <= MAX_CACHE_KEYS {
+            true => Ok(keys),
+            false => Err(problem(CACHE_KEY, "names more than two keys")),
+        }
     }
 
     fn switched_off(&self) -> Result<Vec<Switch>, ConfigError> {

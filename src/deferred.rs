@@ -5,6 +5,7 @@
 
 use crate::together::all;
 
+use crate::cache::entry::hash;
 use crate::cache::flight::Flight;
 use crate::cache::purge::Purge;
 use crate::cache::{Found, Lookup, Lookups};
@@ -13,7 +14,9 @@ use crate::exchange::{self, Exchange};
 use crate::fill::{self, Wanted};
 use crate::gateway::Gateway;
 use crate::limit;
+use crate::packing::{self, Extension};
 use crate::penalty;
+use crate::policy::Form;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
@@ -42,7 +45,10 @@ pub enum Deferred {
     EndFill {
         flight: String,
         only_if: Option<(Lookup, Vec<String>)>,
+        form: Form,
         batch: Batch,
+        /// What does as well while the same body lies there.
+        or: Option<Box<Extension>>,
     },
     /// Fetches an entry that was served stale.
     Refresh {
@@ -82,16 +88,24 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
         Deferred::EndFill {
             flight,
             only_if,
+            form,
             batch,
+            or,
         } => {
             let timeout_ms = timeout_ms(gateway);
-            let is_current = match &only_if {
+            let standing = match &only_if {
                 Some((lookup, generations)) => {
-                    is_current(ports, lookup, generations, timeout_ms).await
+                    let same = or.as_ref().map(|or| or.hash.as_str());
+                    standing(ports, lookup, generations, form, same, timeout_ms).await
                 }
-                None => true,
+                None => Standing::Current,
             };
-            if !is_current || !send(ports, Store::Cache, &batch, timeout_ms).await {
+            let is_sent = match (standing, &or) {
+                (Standing::Changed, _) => false,
+                (Standing::Same, Some(or)) => extend(ports, &or.batch, &batch, timeout_ms).await,
+                _ => send(ports, Store::Cache, &batch, timeout_ms).await,
+            };
+            if !is_sent {
                 // Nobody should wait for a lock whose holder is done.
                 let unlock = Command::new("DEL").arg(flight.as_str());
                 let batch = Batch::pipeline(vec![unlock]);
@@ -137,27 +151,65 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
     }
 }
 
+/// What is so at the end of a fill.
+enum Standing {
+    /// Something was purged, or another service has put a value there.
+    Changed,
+    Current,
+    /// And the body that the fill brought lies there as an entry of ours.
+    Same,
+}
+
 /// Whether these are still the generations of an entry, and no other service has put a
 /// value in its place. Without an answer: no.
-async fn is_current<P: Ports>(
+async fn standing<P: Ports>(
     ports: &P,
     lookup: &Lookup,
     generations: &[String],
+    form: Form,
+    same: Option<&str>,
     timeout_ms: u64,
-) -> bool {
+) -> Standing {
     let lookups = Lookups::one(lookup);
     let batch = Batch::pipeline(lookups.commands());
     let replies = ports.pipeline(Store::Cache, &batch, timeout_ms);
     let Ok(replies) = replies.await else {
-        return false;
+        return Standing::Changed;
     };
     let seen = lookups
         .judge(&replies, ports.now_ms())
         .and_then(|mut seen| seen.pop());
-    let Some(seen) = seen else { return false };
-    !matches!(seen.found, Found::Foreign(_))
+    let Some(mut seen) = seen else {
+        return Standing::Changed;
+    };
+    // A user's key is nobody else's: whatever lies there gives way.
+    let is_taken = form != Form::User && matches!(seen.found, Found::Foreign(_));
+    let is_current = !is_taken
         && seen.generations.len() == generations.len()
-        && (seen.generations.iter().zip(generations)).all(|(now, then)| now.as_ref() == Some(then))
+        && (seen.generations.iter().zip(generations)).all(|(now, then)| now.as_ref() == Some(then));
+    if !is_current {
+        return Standing::Changed;
+    }
+    packing::unpacked(form, &mut seen, ports.now_ms());
+    match (seen.found, same) {
+        (Found::Fresh(entry) | Found::Stale(entry), Some(same)) if hash(&entry.body) == same => {
+            Standing::Same
+        }
+        _ => Standing::Current,
+    }
+}
+
+/// Lets the body live on; it is written after all when it is gone in between.
+async fn extend<P: Ports>(ports: &P, or: &Batch, whole: &Batch, timeout_ms: u64) -> bool {
+    match ports.pipeline(Store::Cache, or, timeout_ms).await {
+        Ok(replies) if replies.iter().any(Reply::is_error) => false,
+        Ok(replies) if replies.first().and_then(Reply::as_int) == Some(1) => true,
+        Ok(_) => send(ports, Store::Cache, whole, timeout_ms).await,
+        Err(error) => {
+            ports.log_failed_trip(&error);
+            false
+        }
+    }
 }
 
 /// Sends a batch, made anew each time, until Redis confirms it; whether it did.

@@ -6,6 +6,7 @@
 //! anywhere means that a request asks the origin itself.
 
 use futures_util::future::{Either, select};
+use sha2::{Digest, Sha256};
 use std::pin::pin;
 
 use crate::bill::pay;
@@ -15,7 +16,9 @@ use crate::cache::{Entry, Found, Lookup, Lookups, Unstorable, generation, storab
 use crate::deferred::{Deferred, settle};
 use crate::headers::CacheStatus;
 use crate::http::{Body, Headers, Response};
-use crate::policy::CacheRule;
+use crate::identity::push_hex;
+use crate::packing;
+use crate::policy::{CacheRule, Form};
 use crate::ports::{Bounded, Clock, OriginError, Ports, Store};
 use crate::reading;
 use crate::redis::{Batch, Command, Reply};
@@ -43,6 +46,8 @@ pub struct Wanted {
     pub lookup: Lookup,
     /// Path and listed query: the same for everybody who wants this key.
     pub target: String,
+    /// What the origin is told beside the edge's own fields: who a user is.
+    pub fields: Headers,
 }
 
 /// How a missing entry was answered.
@@ -113,10 +118,14 @@ pub async fn refresh<P: Ports>(
     };
     match fill.take_lock().await {
         Lock::Taken {
-            found: Found::Stale(_) | Found::Missing,
+            found: found @ (Found::Stale(_) | Found::Missing | Found::Packed(_)),
             generations,
         } => {
-            if let Filled::Own(response, _) = fill.ask_origin(&cell, generations).await
+            let stale = match found {
+                Found::Stale(entry) => Some(entry),
+                _ => None,
+            };
+            if let Filled::Own(response, _) = fill.ask_origin(&cell, generations, stale).await
                 && let Body::Upstream(body) = response.body
             {
                 visit.ports.discard(body);
@@ -171,17 +180,22 @@ pub async fn seed<P: Ports>(
         .collect()
 }
 
-/// What the edge sends with nothing of a visitor in it.
-fn own_fields() -> Headers {
-    Headers::from_iter([
+/// What the edge sends with nothing of a visitor in it, but for a user's own answers.
+fn own_fields(wanted: &Wanted) -> Headers {
+    let mut fields = Headers::from_iter([
         ("accept", "application/json"),
         ("accept-encoding", "identity"),
         ("user-agent", "edgeweir"),
-    ])
+    ]);
+    fields.keep(&|name| !wanted.fields.contains(name));
+    for (name, value) in wanted.fields.iter() {
+        fields.append(name, value);
+    }
+    fields
 }
 
 /// Asks the origin for this request only; nothing is stored.
-async fn alone<P: Ports>(
+pub async fn alone<P: Ports>(
     visit: &Visit<'_, P>,
     wanted: &Wanted,
     timeout_ms: u64,
@@ -190,7 +204,10 @@ async fn alone<P: Ports>(
     if !pay(visit).await {
         return Filled::Refused;
     }
-    match visit.fetch(&wanted.target, own_fields(), timeout_ms).await {
+    match visit
+        .fetch(&wanted.target, own_fields(wanted), timeout_ms)
+        .await
+    {
         Ok(response) => Filled::Own(
             response,
             CacheStatus::Miss {
@@ -249,7 +266,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             visit,
             wanted,
             lookups: Lookups::one(&wanted.lookup),
-            lock_key: format!("fill:{}", crate::cache::entry::hash(identity.as_bytes())),
+            lock_key: lock_name(&identity),
             generations,
             begun_ms: visit.now_ms(),
             is_refresh: false,
@@ -356,13 +373,14 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         let Some((holder, values)) = replies.split_first() else {
             return Lock::Lost;
         };
-        let Some(seen) = self
+        let Some(mut seen) = self
             .lookups
             .judge(values, self.visit.now_ms())
             .and_then(|mut seen| seen.pop())
         else {
             return Lock::Lost;
         };
+        packing::opened(self.visit, self.wanted, &mut seen).await;
         match (holder, seen.found) {
             (Reply::Nil, found) => Lock::Taken {
                 found,
@@ -387,7 +405,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     /// A leader whose limits do not let him ask leaves the place to others.
     async fn pay_and_ask(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
         if pay(self.visit).await {
-            return self.ask_origin(cell, generations).await;
+            return self.ask_origin(cell, generations, None).await;
         }
         settle(cell, Flight::Uncacheable);
         self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
@@ -395,10 +413,15 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     }
 
     /// The leader's part. `generations` were current when the lock was taken,
-    /// before the origin is asked.
-    async fn ask_origin(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
+    /// before the origin is asked; `stale` is what is to be refreshed.
+    async fn ask_origin(
+        &self,
+        cell: &FlightCell,
+        generations: Vec<String>,
+        stale: Option<Entry>,
+    ) -> Filled<P::Body> {
         let begun_ms = self.visit.now_ms();
-        let response = match self.fetch(own_fields()).await {
+        let response = match self.fetch(own_fields(self.wanted)).await {
             Ok(response) => response,
             Err(error) => return self.fail(cell, error),
         };
@@ -432,23 +455,33 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             Err((why, bytes)) => {
                 self.keep_to_itself(cell, response.with_bytes(bytes.into()), why.as_str())
             }
-            Ok(entry) => {
+            Ok(mut entry) => {
                 self.visit
                     .gateway
                     .flights
                     .borrow_mut()
                     .learn(self.wanted.route, now_ms.saturating_sub(begun_ms));
-                self.done(cell, &entry, times, generations);
+                packing::compress(self.visit, times.form, &mut entry).await;
+                // The same body has the same tag, also when the origin names one no more.
+                if let Some(stale) = &stale
+                    && stale.body == entry.body
+                    && !response.headers.contains("etag")
+                    && let Some(etag) = stale.headers.get("etag")
+                {
+                    entry.headers.set("etag", etag);
+                }
+                let stored = self.done(cell, &entry, times, generations, stale).await;
                 // This visitor gets all that the origin sent; the entry keeps less.
                 if !response.headers.contains("etag") {
                     let etag = entry.headers.get("etag").unwrap_or_default();
                     response.headers.append("etag", etag);
                 }
-                let status = CacheStatus::Miss {
-                    stored: true,
-                    why: None,
-                };
-                Filled::Own(response.with_bytes(entry.body), status)
+                let mut response = response.with_bytes(entry.body);
+                if let Some(coding) = entry.headers.get("content-encoding") {
+                    response.headers.append("content-encoding", coding);
+                }
+                let why = (!stored).then_some("encryption");
+                Filled::Own(response, CacheStatus::Miss { stored, why })
             }
         }
     }
@@ -496,19 +529,42 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
-    fn done(&self, cell: &FlightCell, entry: &Entry, times: Times, generations: Vec<String>) {
+    /// Whether it is stored.
+    async fn done(
+        &self,
+        cell: &FlightCell,
+        entry: &Entry,
+        times: Times,
+        generations: Vec<String>,
+        stale: Option<Entry>,
+    ) -> bool {
         settle(cell, Flight::Done(entry.clone()));
-        let lookup = &self.wanted.lookup;
-        let offset_ms = self.visit.gateway.limits.borrow().clock_offset_ms(0);
-        let batch = store::commands(
-            lookup,
-            entry,
-            times,
-            &generations,
-            &self.lock_key,
-            offset_ms.unwrap_or(0),
-        );
-        self.end_if_current(batch, generations);
+        let (wanted, lock_key) = (self.wanted, self.lock_key.as_str());
+        let batch =
+            packing::commands(self.visit, wanted, entry, times, &generations, lock_key).await;
+        let Some(batch) = batch else {
+            self.end(vec![Command::new("DEL").arg(lock_key)]);
+            return false;
+        };
+        let or = stale.and_then(|stale| {
+            packing::extension(
+                self.visit,
+                wanted,
+                &stale,
+                entry,
+                times,
+                &generations,
+                lock_key,
+            )
+        });
+        self.visit.defer(Deferred::EndFill {
+            flight: self.lock_key.clone(),
+            only_if: Some((wanted.lookup.clone(), generations)),
+            form: times.form,
+            batch,
+            or,
+        });
+        true
     }
 
     /// An origin that fails is not asked again by everybody who waited.
@@ -574,7 +630,9 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),
             only_if: None,
+            form: Form::Plain,
             batch: Batch::pipeline(commands),
+            or: None,
         });
     }
 
@@ -584,7 +642,9 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),
             only_if: Some((self.wanted.lookup.clone(), generations)),
+            form: packing::form(self.visit, self.wanted),
             batch,
+            or: None,
         });
     }
 
@@ -617,6 +677,14 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             .saturating_sub(self.waited_ms())
             .max(LEAST_FETCH_MS)
     }
+}
+
+/// By a hash that nobody finds a second text for: whoever chose a key with another's name
+/// would be given his answer.
+fn lock_name(identity: &str) -> String {
+    let mut name = "fill:".to_owned();
+    push_hex(&Sha256::digest(identity), &mut name);
+    name
 }
 
 pub fn next_pause_ms(pause_ms: u64) -> u64 {

@@ -26,7 +26,7 @@ use crate::cache::{Adopted, Flights, L1, Seen};
 use crate::compose::{self, Piece, compose};
 use crate::concurrency::Concurrency;
 use crate::conduct;
-use crate::config::Secret;
+use crate::config::{CacheKey, Secret};
 use crate::controls::{self, Controls};
 use crate::deferred::Deferred;
 use crate::exchange::{self, Exchange};
@@ -40,8 +40,9 @@ use crate::limit::{Memory, Quota};
 use crate::listing::{self, origin_failure};
 use crate::origin::replaced_headers;
 use crate::penalty::Penalties;
-use crate::policy::{Part, Policy, Resolved, Switch, is_own};
+use crate::policy::{Form, Part, Policy, Resolved, Switch, is_own};
 use crate::ports::{Clock, Ports};
+use crate::presentation::{make_private, present};
 use crate::redis::Shards;
 use crate::refused::Refused;
 use crate::trip;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub jwt_secret: Option<Secret>,
     /// Of `hash_ids`.
     pub hash_key: Option<Secret>,
+    /// Of users' entries; the first encrypts.
+    pub cache_keys: Vec<CacheKey>,
     /// Which of the databases for limits counts an id.
     pub shards: Shards,
     /// Limits live in Redis; false: in this isolate.
@@ -164,8 +167,8 @@ async fn answer<P: Ports>(
     }
     let gateway = visit.gateway;
     let resolved = gateway.policy.resolve(&request.method, &request.path);
-    let plan = plan(gateway, request, &resolved);
     let visitor = Visitor::new(request, gateway, visit.now_ms() / 1000);
+    let plan = plan(gateway, request, &resolved, &visitor);
     let admission = match admit(gateway, &resolved, &visitor) {
         Ok(admission) => admission,
         Err(denied) => {
@@ -252,7 +255,7 @@ async fn serve<P: Ports>(
         Plan::Listing(wanted) => {
             let seen = seen.into_iter().next().flatten();
             let response = listing::answer(visit, wanted, seen).await?;
-            Ok(revalidate(response, if_none_match))
+            present(visit, wanted, request, incoming, response).await
         }
         Plan::Composed(parts, pieces) => {
             let response = compose(visit, parts, pieces, seen).await;
@@ -263,12 +266,24 @@ async fn serve<P: Ports>(
             exchange::answer(visit, exchange, incoming, seen).await
         }
         Plan::Pass => pass(visit, request, incoming, resolved, visitor).await,
-        Plan::Bypass(why, target) => bypass(visit, request, incoming, why, target).await,
+        Plan::Bypass(why, target) => {
+            let mut response = bypass(visit, request, incoming, why, target).await?;
+            let rule = resolved.route.and_then(|route| route.cache.as_ref());
+            if response.status != 101 && rule.is_some_and(|rule| rule.form == Form::User) {
+                make_private(&mut response.headers);
+            }
+            Ok(response)
+        }
         Plan::TooLong => Err(Failure::UriTooLong),
     }
 }
 
-fn plan<'p>(gateway: &'p Gateway, request: &Request, resolved: &Resolved<'p>) -> Plan<'p> {
+fn plan<'p>(
+    gateway: &'p Gateway,
+    request: &Request,
+    resolved: &Resolved<'p>,
+    visitor: &Visitor<'_>,
+) -> Plan<'p> {
     let policy = &gateway.policy;
     if request.path.len() > MAX_PATH_BYTES {
         return Plan::TooLong;
@@ -304,8 +319,13 @@ fn plan<'p>(gateway: &'p Gateway, request: &Request, resolved: &Resolved<'p>) ->
             None => Plan::Bypass("key", as_sent(request, resolved)),
         };
     }
-    let Some(wanted) = listing::wanted(policy, index, &resolved.values, request.query.as_deref())
-    else {
+    let query = request.query.as_deref();
+    let user = match (rule.form, visitor.user()) {
+        (Form::User, None) => return Plan::Bypass("user", as_sent(request, resolved)),
+        (Form::User, Some(user)) => Some((user, &request.headers)),
+        _ => None,
+    };
+    let Some(wanted) = listing::wanted_by(policy, index, &resolved.values, query, user) else {
         return Plan::Bypass("key", as_sent(request, resolved));
     };
     let has_credentials =

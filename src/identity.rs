@@ -204,7 +204,7 @@ fn hashed_id(text: &str) -> String {
     id
 }
 
-fn push_hex(bytes: &[u8], out: &mut String) {
+pub fn push_hex(bytes: &[u8], out: &mut String) {
     for byte in bytes {
         out.push(hex_digit(byte >> 4, b'a'));
         out.push(hex_digit(byte & 15, b'a'));

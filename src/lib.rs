@@ -15,6 +15,7 @@
 //! trip       limits and entries in one trip        reading    what of the cache it must read
 //! exchange   one answer of `http` mode             base64     of Redis, JWTs and fields
 //! json       all JSON, read and written            names      a sorted set
+//! packing    entries that are no plain JSON        presentation gzip or not, and for whom
 //! edge       the platform, wasm only               concurrency  how many are at Redis
 //! ```
 
@@ -41,9 +42,11 @@ pub mod limit;
 pub mod listing;
 pub mod names;
 pub mod origin;
+pub mod packing;
 pub mod penalty;
 pub mod policy;
 pub mod ports;
+pub mod presentation;
 pub mod reading;
 pub mod recent;
 pub mod redis;

@@ -6,8 +6,8 @@ use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::fill::{Filled, Wanted, fill, without_redis};
 use crate::headers::{CacheStatus, add_cache_status};
-use crate::http::Response;
-use crate::policy::{PathValues, Policy, Selected, Values};
+use crate::http::{Headers, Response};
+use crate::policy::{Form, PathValues, Policy, Selected, Values};
 use crate::ports::{Clock, OriginError, Ports};
 use crate::redis::{Batch, Command};
 use crate::visit::Visit;
@@ -20,13 +20,24 @@ pub fn wanted(
     values: &PathValues,
     raw_query: Option<&str>,
 ) -> Option<Wanted> {
+    wanted_by(policy, route_index, values, raw_query, None)
+}
+
+/// The same for a verified user, who alone gets what is his.
+pub fn wanted_by(
+    policy: &Policy,
+    route_index: usize,
+    values: &PathValues,
+    raw_query: Option<&str>,
+    user: Option<(&str, &Headers)>,
+) -> Option<Wanted> {
     let route = policy.routes.get(route_index)?;
     let rule = route.cache.as_ref()?;
     let selected: Selected = rule.select(raw_query)?;
     let of = Values {
         path: values,
         selected: Some(&selected),
-        user: None,
+        user: user.map(|(name, _)| name),
         body: None,
         response: None,
     };
@@ -42,10 +53,22 @@ pub fn wanted(
         target.push('?');
         target.push_str(&query);
     }
+    let mut fields = Headers::new();
+    if rule.form != Form::Plain {
+        fields.append("accept", "*/*");
+    }
+    if let (Form::User, Some((_, sent))) = (rule.form, user) {
+        for name in ["authorization", "cookie"] {
+            for value in sent.get_all(name) {
+                fields.append(name, value);
+            }
+        }
+    }
     Some(Wanted {
         route: route_index,
         lookup: Lookup { key, tags },
         target,
+        fields,
     })
 }
 
@@ -143,7 +166,7 @@ pub async fn answer<P: Ports>(
             Ok(served(entry, &status, now_ms))
         }
         Some(Seen {
-            found: Found::Missing | Found::Record(_),
+            found: Found::Missing | Found::Record(_) | Found::Packed(_),
             generations,
             ..
         }) => filled(visit, fill(visit, wanted, generations).await),
@@ -151,7 +174,7 @@ pub async fn answer<P: Ports>(
     }
 }
 
-fn filled<P: Ports>(
+pub fn filled<P: Ports>(
     visit: &Visit<'_, P>,
     filled: Filled<P::Body>,
 ) -> Result<Response<P::Body>, Failure> {

@@ -4,6 +4,7 @@
 
 use std::future::Future;
 
+use crate::config::CacheKey;
 use crate::http::{Headers, Response};
 use crate::redis::{Batch, RedisError, RedisErrorKind, Reply};
 
@@ -75,6 +76,10 @@ pub trait Origin {
     /// An answer's body that nobody has read yet.
     type Body;
 
+    /// What codings the visitor himself takes (RFC 9110, 12.5.3): a platform in between
+    /// may have written its own into his request.
+    fn accept_encoding(&self, incoming: &Self::Incoming) -> Option<String>;
+
     /// Sends the visitor's own request on to `target` (path and query): method,
     /// headers, body and upgrade untouched but for the fields in `replace`.
     /// `timeout_ms` runs until the answer's headers.
@@ -114,6 +119,35 @@ pub trait Origin {
     ) -> impl Future<Output = Option<Vec<u8>>>;
 }
 
+/// AES-256-GCM (NIST SP 800-38D), the platform's own.
+pub trait Cipher {
+    /// Encrypts with a nonce that was never used before, and binds the result to `name`:
+    /// 12 bytes of nonce, the ciphertext, 16 bytes of tag. `None`: the platform refuses.
+    fn seal(
+        &self,
+        key: &CacheKey,
+        name: &str,
+        plain: &[u8],
+    ) -> impl Future<Output = Option<Vec<u8>>>;
+
+    /// `None`: it is not what `seal` made with this key and name.
+    fn open(
+        &self,
+        key: &CacheKey,
+        name: &str,
+        sealed: &[u8],
+    ) -> impl Future<Output = Option<Vec<u8>>>;
+}
+
+/// Gzip (RFC 1952), the platform's own.
+pub trait Coding {
+    fn gzip(&self, bytes: &[u8]) -> impl Future<Output = Option<Vec<u8>>>;
+
+    /// `None`: it is broken, or expands to more than `max_bytes`, beyond which it is not
+    /// expanded.
+    fn gunzip(&self, bytes: &[u8], max_bytes: usize) -> impl Future<Output = Option<Vec<u8>>>;
+}
+
 /// A line for the operator. Never holds a secret, an id or an address.
 pub trait Log {
     fn log(&self, line: &str);
@@ -127,6 +161,6 @@ pub trait Log {
     }
 }
 
-pub trait Ports: Clock + Random + Redis + Origin + Log {}
+pub trait Ports: Clock + Random + Redis + Origin + Cipher + Coding + Log {}
 
-impl<T: Clock + Random + Redis + Origin + Log> Ports for T {}
+impl<T: Clock + Random + Redis + Origin + Cipher + Coding + Log> Ports for T {}

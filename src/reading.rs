@@ -10,6 +10,8 @@ use crate::cache::lookup::Ask;
 use crate::cache::{Entry, Lookups, Seen};
 use crate::fill::Wanted;
 use crate::headers::CacheStatus;
+use crate::packing;
+use crate::policy::Form;
 use crate::ports::{Clock, Ports};
 use crate::redis::{Batch, Command, RedisError, Reply};
 use crate::visit::Visit;
@@ -70,10 +72,11 @@ impl Reading {
         let now_ms = visit.now_ms();
         let mut l1 = visit.gateway.l1.borrow_mut();
         let brought = self.lookups.judge(replies, now_ms);
-        for ((place, ask), seen) in self.places.iter().zip(brought.into_iter().flatten()) {
+        for ((place, ask), mut seen) in self.places.iter().zip(brought.into_iter().flatten()) {
             let (Some(wanted), Some(into)) = (wanted.get(*place), all.get_mut(*place)) else {
                 continue;
             };
+            packing::unpacked(packing::form(visit, wanted), &mut seen, now_ms);
             let lookup = &wanted.lookup;
             *into = match ask {
                 Ask::Changes => l1.validated(lookup, seen, self.left, now_ms),
@@ -122,6 +125,13 @@ pub async fn finish<P: Ports>(
         let batch = Batch::pipeline(again.leave(visit));
         if let Ok(replies) = visit.cache_trip(&batch).await {
             again.judge(visit, wanted, &replies, &mut all);
+        }
+    }
+    for (wanted, seen) in wanted.iter().zip(&mut all) {
+        if let Some(seen) = seen
+            && packing::form(visit, wanted) == Form::User
+        {
+            packing::opened(visit, wanted, seen).await;
         }
     }
     let now_ms = visit.now_ms();

@@ -1,7 +1,7 @@
 // One book: reading it, and the writes on it: create, replace, change, delete, a new chapter, a view.
 //
 // Each write is one statement (after a look at the authors it names), so it happens wholly or not at all. There is no
-// login here: who may write is the business of a real backend.
+// login here but for a reader's own view: who may write is the business of a real backend.
 // Always: the answer to a write names `book_id`, `category` and `parent_category` as they are after it, and, when a
 // change may have moved the book, `previous_category` and `previous_parent_category`: what a cache has to purge.
 
@@ -130,9 +130,9 @@ export async function addChapter({ session, params, request, clock }) {
 }
 
 /** POST /api/v1/community/books/{id}/view: the direct database write for each view that plan 4 wants to be rid of. */
-export async function viewBook({ session, params, request, clock }) {
+export async function viewBook({ session, params, request, clock, reader }) {
   const body = await readJsonObject(request, { optional: true });
-  const userId = body.user_id === undefined ? 'anonymous' : textField('user_id', body.user_id, { least: 1, most: 64 });
+  const userId = body.user_id === undefined ? (reader ?? 'anonymous') : textField('user_id', body.user_id, { least: 1, most: 64 });
   const book = await session.row(
     `WITH book AS (
        UPDATE online_books SET total_views = total_views + 1 WHERE book_id = $1 AND is_public AND deleted_at IS NULL

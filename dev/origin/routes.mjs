@@ -1,7 +1,7 @@
 // Which handler answers which method and path.
 //
 // A path is matched as it came, segment by segment; nothing is folded or normalised but one trailing slash. Handlers take
-// a context `{ request, response, session, clock, params, query, streams }` and return `{ status, body, headers }`, or
+// a context `{ request, response, session, clock, params, query, streams, reader }` and return `{ status, body, headers }`, or
 // nothing when they answer by themselves.
 // Always: a literal segment wins over a placeholder; HEAD is matched as GET; a known path with another method is 405.
 
@@ -9,6 +9,7 @@ import { featuredAuthors, popularTags } from './authors.mjs';
 import { addChapter, createBook, deleteBook, patchBook, readBook, replaceBook, viewBook } from './books.mjs';
 import { RequestError } from './input.mjs';
 import { booksOfChild, categoryTree, featuredWeek, latest, search, top, topOfParent, trendingToday } from './listings.mjs';
+import { buyBook, history, purchases, saveBook, savedBooks, unsaveBook } from './readers.mjs';
 
 export const SOCKET_TEMPLATE = '/api/v1/community/ws';
 const MAX_SEGMENT = 200;
@@ -33,7 +34,12 @@ const ROUTES = [
   ['DELETE', '/api/v1/community/books/{id}', deleteBook],
   ['POST', '/api/v1/community/books/{id}/chapters', addChapter],
   ['POST', '/api/v1/community/books/{id}/view', viewBook],
+  ['POST', '/api/v1/community/books/{id}/save', saveBook],
+  ['DELETE', '/api/v1/community/books/{id}/save', unsaveBook],
+  ['POST', '/api/v1/community/books/{id}/purchase', buyBook],
   ['GET', '/api/v1/community/me/saved', savedBooks],
+  ['GET', '/api/v1/community/me/history', history],
+  ['GET', '/api/v1/community/me/purchases', purchases],
   ['GET', '/api/v1/community/live', (context) => context.streams.serve(context)],
   ['GET', SOCKET_TEMPLATE, socketOnly],
 ].map(([method, template, handler]) => ({ method, template, handler, parts: segmentsOf(template) }));
@@ -81,12 +87,6 @@ function decodedSegment(segment) {
 function about() {
   return { body: { name: 'sample origin', about: 'The community book listings of plan 2 over an embedded Postgres, as slow as they are today.',
     endpoints: ROUTES.map(({ method, template }) => `${method} ${template}`) } };
-}
-
-/** A private answer; it says which credentials reached the origin, never what they were. */
-function savedBooks({ request }) {
-  const { cookie, authorization } = request.headers;
-  return { body: { books: [], total: 0, received: { cookie: cookie !== undefined, authorization: authorization !== undefined } }, headers: { 'Cache-Control': 'private' } };
 }
 
 function socketOnly() {

@@ -1,7 +1,7 @@
 // The sample origin: an HTTP API over an embedded Postgres, the honest slow side of the benchmark.
 //
 // Run alone with `node dev/origin/server.mjs [--port 8788]`, or from tests and `npm start` through startOrigin.
-// No cache, no login, no batching. Faults and delays are set on the handle only; no request can set them.
+// No cache, no batching; a reader is known by his token alone. Faults and delays are set on the handle only; no request can set them.
 // Always: listens on loopback unless told otherwise; every answer carries X-Sql-Statements, the number of statements that
 // request executed; whatever a client sends, the answer is JSON with a status and the process goes on.
 
@@ -13,6 +13,7 @@ import { Session, openDatabase } from './database.mjs';
 import { Faults } from './faults.mjs';
 import { RequestError } from './input.mjs';
 import { EchoSockets, EventStreams } from './live.mjs';
+import { SAVED_BOOKS, readerOf } from './readers.mjs';
 import { SOCKET_TEMPLATE, findRoute } from './routes.mjs';
 
 const MAX_CONNECTIONS = 4_096;
@@ -21,15 +22,16 @@ const KEEP_ALIVE_MS = 65_000;
 
 /**
  * Starts the origin. `now`: milliseconds at which the data ends and from which the origin's clock runs on, or a function
- * that is the clock. `delayMs`: added before every answer. `cacheDir`: where the seeded database is kept; null for nowhere.
+ * that is the clock. `jwtSecret`: of readers' tokens; without it nobody is known. `delayMs`: added before every answer. `cacheDir`: where the seeded database is kept; null for nowhere.
  * Resolves to `{ url, port, stats, query, fail, delay, close }`; `query(sql, parameters)` asks the database beside the API,
  * uncounted.
  */
-export async function startOrigin({ port = 0, host = '127.0.0.1', now = Date.now(), delayMs = 0, cacheDir } = {}) {
+export async function startOrigin({ port = 0, host = '127.0.0.1', now = Date.now(), delayMs = 0, cacheDir, jwtSecret } = {}) {
   const clock = typeof now === 'function' ? now : runningFrom(now);
   const faults = new Faults(delayMs);
   const postgres = await openDatabase({ nowMs: clock(), cacheDir });
-  const origin = { clock, faults, postgres, streams: new EventStreams(), sockets: new EchoSockets(), upgraded: new Set(), closing: false,
+  await postgres.exec(SAVED_BOOKS);
+  const origin = { clock, faults, postgres, jwtSecret, streams: new EventStreams(), sockets: new EchoSockets(), upgraded: new Set(), closing: false,
     stats: { requests: {}, statements: 0, lastStatements: [] } };
   const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => void answer(origin, request, response));
   server.maxConnections = MAX_CONNECTIONS;
@@ -97,7 +99,8 @@ async function answer(origin, request, response) {
     }
     if (fault !== null) throw new RequestError(fault, 'fault', 'the origin was told to fail');
     const { clock, streams } = origin;
-    result = await route.handler({ request, response, session, clock, streams, params: route.params, query: new URLSearchParams(search) });
+    const reader = readerOf(request, origin.jwtSecret, clock());
+    result = await route.handler({ request, response, session, clock, streams, reader, params: route.params, query: new URLSearchParams(search) });
   } catch (error) {
     result = failure(origin, request, error);
   }

@@ -6,6 +6,7 @@
 //! Of an entry that the isolate has itself the generations alone may be read.
 
 use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
+use crate::cache::packed::Packed;
 use crate::cache::store::is_marked;
 use crate::http::{Bytes, Headers};
 use crate::redis::{Command, Reply};
@@ -172,6 +173,8 @@ pub enum Found {
     Foreign(Entry),
     /// What lies under a key of `http` mode, judged by its own flow.
     Record(Bytes),
+    /// A packed value; only its route knows what it may be.
+    Packed(Box<Packed>),
     Missing,
 }
 
@@ -193,6 +196,9 @@ fn judge(
     now_ms: u64,
 ) -> Found {
     let meta = meta.and_then(Meta::read).filter(Meta::is_possible);
+    if let Some(packed) = body.and_then(|value| Packed::of(value, meta.as_ref())) {
+        return Found::Packed(Box::new(packed));
+    }
     match (body, meta) {
         (None, Some(meta)) if meta.origin == Origin::Negative => {
             let body = meta.body.clone().unwrap_or_default();
@@ -231,7 +237,7 @@ pub(super) fn current(stored: &[String], now: &[Option<String>]) -> bool {
             .all(|(stored, now)| now.as_ref() == Some(stored))
 }
 
-fn timed(entry: Entry, now_ms: u64) -> Found {
+pub(super) fn timed(entry: Entry, now_ms: u64) -> Found {
     if entry.is_fresh(now_ms) {
         Found::Fresh(entry)
     } else if now_ms < entry.stale_until_ms {

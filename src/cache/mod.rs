@@ -3,7 +3,7 @@
 //! `lookup` judges what one MGET brought, `store` decides what may be kept,
 //! `flight` lets requests of one isolate share a fill, `purge` changes
 //! generations, `adopted` knows other services' values, `l1` keeps entries in the isolate,
-//! `http` judges by the origin's headers. Nothing here sends anything or reads a clock.
+//! `http` judges by the origin's headers, `packed` is what is more than plain JSON. Nothing here sends anything or reads a clock.
 
 pub mod adopted;
 pub mod entry;
@@ -11,6 +11,7 @@ pub mod flight;
 pub mod http;
 pub mod l1;
 pub mod lookup;
+pub mod packed;
 pub mod purge;
 pub mod store;
 

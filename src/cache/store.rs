@@ -8,7 +8,7 @@ use crate::cache::GENERATION_TTL_S;
 use crate::cache::entry::{Entry, Meta, Origin, digest, is_json};
 use crate::cache::lookup::Lookup;
 use crate::http::Headers;
-use crate::policy::CacheRule;
+use crate::policy::{CacheRule, Form};
 use crate::redis::{Batch, Command};
 
 /// The record must not expire before the body, or the body would pass for
@@ -68,26 +68,34 @@ pub fn storable(status: u16, headers: &Headers, rule: &CacheRule) -> Result<Time
             fresh_ms: rule.ttl_ms,
             stale_ms: rule.stale_ms,
             max_bytes: rule.max_bytes,
+            form: rule.form,
         },
         (404 | 410, Some(negative_ms)) => Times {
             origin: Origin::Negative,
             fresh_ms: negative_ms,
             stale_ms: 0,
             max_bytes: rule.max_bytes.min(MAX_NEGATIVE_BYTES),
+            form: rule.form,
         },
         _ => return Err(Unstorable::Status),
     };
     if headers.contains("set-cookie") {
         return Err(Unstorable::SetCookie);
     }
-    if forbids_storing(headers) {
+    let is_users = rule.form == Form::User;
+    if forbids_storing(headers, is_users) {
         return Err(Unstorable::CacheControl);
     }
     let varies = headers
         .get_all("vary")
         .flat_map(|field| field.split(','))
         .map(str::trim)
-        .any(|name| !name.is_empty() && !name.eq_ignore_ascii_case("accept-encoding"));
+        .any(|name| {
+            let is_keyed = |known: &&str| name.eq_ignore_ascii_case(known);
+            // What says who he is chooses no other answer for the same user.
+            let is_of_user = is_users && ["authorization", "cookie"].iter().any(is_keyed);
+            !name.is_empty() && !is_keyed(&"accept-encoding") && !is_of_user
+        });
     if varies {
         return Err(Unstorable::Vary);
     }
@@ -114,13 +122,17 @@ pub fn storable(status: u16, headers: &Headers, rule: &CacheRule) -> Result<Time
 }
 
 /// A `private` with field names is treated as a plain one (RFC 9111, 5.2.2.7
-/// allows it), so is one in quotes: refusing to store is always safe.
-fn forbids_storing(headers: &Headers) -> bool {
+/// allows it), so is one in quotes: refusing to store is always safe. What is private to a
+/// user may be stored for him alone.
+fn forbids_storing(headers: &Headers, is_users: bool) -> bool {
+    let forbids = |name: &str| {
+        name.eq_ignore_ascii_case("no-store") || !is_users && name.eq_ignore_ascii_case("private")
+    };
     headers
         .get_all("cache-control")
         .flat_map(|field| field.split(','))
         .map(|directive| directive.split('=').next().unwrap_or("").trim())
-        .any(|name| name.eq_ignore_ascii_case("private") || name.eq_ignore_ascii_case("no-store"))
+        .any(forbids)
 }
 
 /// How long and how large a storable answer may be.
@@ -130,10 +142,17 @@ pub struct Times {
     pub fresh_ms: u64,
     pub stale_ms: u64,
     pub max_bytes: usize,
+    pub form: Form,
+}
+
+impl Times {
+    pub fn life_ms(&self) -> u64 {
+        self.fresh_ms.saturating_add(self.stale_ms).max(1)
+    }
 }
 
 /// Makes the entry of an answer whose head was storable. Its body must be JSON,
-/// or for a negative answer any text.
+/// or for a negative answer any text; where no backend reads it, it may be anything.
 pub fn entry(
     status: u16,
     headers: &Headers,
@@ -141,9 +160,10 @@ pub fn entry(
     times: Times,
     now_ms: u64,
 ) -> Result<Entry, (Unstorable, Vec<u8>)> {
-    let fits = match times.origin {
-        Origin::Negative => std::str::from_utf8(&body).is_ok(),
-        Origin::Edge => is_json(&body),
+    let fits = match (times.form, times.origin) {
+        (Form::Packed | Form::User, _) => true,
+        (Form::Plain, Origin::Negative) => std::str::from_utf8(&body).is_ok(),
+        (Form::Plain, Origin::Edge) => is_json(&body),
     };
     if !fits {
         return Err((Unstorable::NotJson, body));
@@ -197,6 +217,12 @@ fn marked(expiry_ms: u64, life_ms: u64, body: &[u8]) -> u64 {
     }
 }
 
+/// When a body's key expires, by Redis' clock.
+fn until_ms(entry: &Entry, life_ms: u64, offset_ms: i64) -> u64 {
+    let until_ms = entry.stale_until_ms.saturating_add_signed(offset_ms);
+    marked(until_ms, life_ms, &entry.body)
+}
+
 /// Stores an entry, keeps its generations alive and ends the fill. `offset_ms` is how far Redis' clock is
 /// ahead of the isolate's.
 pub fn commands(
@@ -208,14 +234,13 @@ pub fn commands(
     offset_ms: i64,
 ) -> Batch {
     let origin = times.origin;
-    let life_ms = times.fresh_ms.saturating_add(times.stale_ms).max(1);
+    let life_ms = times.life_ms();
     let mut commands = Vec::with_capacity(generations.len() + 3);
     let meta = Meta::of(entry, origin, generations.to_vec());
     let record = meta.write();
     match (origin, std::str::from_utf8(&entry.body)) {
         (Origin::Edge, Ok(body)) => {
-            let until_ms = entry.stale_until_ms.saturating_add_signed(offset_ms);
-            let until_ms = marked(until_ms, life_ms, &entry.body);
+            let until_ms = until_ms(entry, life_ms, offset_ms);
             commands.push(Command::set_pxat(&lookup.key, body, until_ms));
             commands.push(Command::set_px(
                 &lookup.meta_key(),
@@ -230,6 +255,31 @@ pub fn commands(
         }
         (_, Err(_)) => {}
     }
+    for key in lookup.generation_keys() {
+        commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
+    }
+    commands.push(Command::new("DEL").arg(lock_key));
+    Batch::multi(commands)
+}
+
+/// The same for an entry whose body lies there already: its life begins anew, and only its
+/// record is written. The first reply is 0 when the body is gone.
+pub fn extension(
+    lookup: &Lookup,
+    entry: &Entry,
+    times: Times,
+    generations: &[String],
+    lock_key: &str,
+    offset_ms: i64,
+) -> Batch {
+    let life_ms = times.life_ms();
+    let record = Meta::of(entry, times.origin, generations.to_vec()).write();
+    let mut commands = vec![
+        Command::new("PEXPIREAT")
+            .arg(lookup.key.as_str())
+            .arg(until_ms(entry, life_ms, offset_ms)),
+        Command::set_px(&lookup.meta_key(), record, life_ms + META_MARGIN_MS),
+    ];
     for key in lookup.generation_keys() {
         commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
     }

@@ -30,7 +30,14 @@ export const parse = (json) => JSON.parse(json);
 export const newHeaders = (fields) => new Headers(JSON.parse(fields));
 
 export function respond(status, headers, body, webSocket) {
-  return new Response(body, { status, headers, webSocket });
+  // Bytes are as their fields say: compressed already, if at all.
+  const encodeBody = body instanceof ReadableStream ? "automatic" : "manual";
+  return new Response(body, { status, headers, webSocket, encodeBody });
+}
+
+/** What the visitor takes himself: the platform writes its own list into his request. */
+export function acceptEncoding(request) {
+  return request.cf?.clientAcceptEncoding ?? request.headers.get("accept-encoding") ?? undefined;
 }
 
 let land;
@@ -94,4 +101,63 @@ export async function readAll(reader, most) {
   const bytes = new Uint8Array(length);
   for (const chunk of chunks.reverse()) bytes.set(chunk, (length -= chunk.length));
   return bytes;
+}
+
+export function gzip(bytes) {
+  return through(new CompressionStream("gzip"), bytes, Infinity);
+}
+
+/** Nothing when it is broken or has more than `most` bytes. */
+export function gunzip(bytes, most) {
+  return through(new DecompressionStream("gzip"), bytes, most);
+}
+
+/** So little at a time that a thousandfold of it is no danger: the platform expands all of what it is given. */
+const SLICE = 4096;
+
+async function through({ writable, readable }, bytes, most) {
+  let isRead = false;
+  const writer = writable.getWriter();
+  const write = async () => {
+    for (let at = 0; at < bytes.length && !isRead; at += SLICE) await writer.write(bytes.subarray(at, at + SLICE));
+    await (isRead ? writer.abort() : writer.close());
+  };
+  // What goes wrong here is an error to the reader too, and nobody waits for it when that one has had enough.
+  write().catch((error) => writer.abort(error)).catch(() => {});
+  try {
+    return await readAll(readable.getReader(), most);
+  } catch {
+  } finally {
+    isRead = true;
+  }
+}
+
+const NONCE = 12;
+/** By their bytes: there are two at most. */
+const keys = new Map();
+
+async function importKey(bytes) {
+  const name = bytes.join();
+  const known = keys.get(name);
+  if (known !== undefined) return known;
+  const key = await crypto.subtle.importKey("raw", bytes, "AES-GCM", false, ["encrypt", "decrypt"]);
+  keys.set(name, key);
+  return key;
+}
+
+/** The nonce, and behind it what came of it. */
+export async function seal(key, name, plain) {
+  const iv = crypto.getRandomValues(new Uint8Array(NONCE));
+  const additionalData = new TextEncoder().encode(name);
+  const sealed = await crypto.subtle.encrypt({ name: "AES-GCM", iv, additionalData }, await importKey(key), plain);
+  const bytes = new Uint8Array(NONCE + sealed.byteLength);
+  bytes.set(iv);
+  bytes.set(new Uint8Array(sealed), NONCE);
+  return bytes;
+}
+
+/** Rejects what `seal` did not make with this key and name. */
+export async function unseal(key, name, sealed) {
+  const [iv, additionalData] = [sealed.subarray(0, NONCE), new TextEncoder().encode(name)];
+  return new Uint8Array(await crypto.subtle.decrypt({ name: "AES-GCM", iv, additionalData }, await importKey(key), sealed.subarray(NONCE)));
 }

@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use js_sys::{Promise, Uint8Array};
-use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::{Closure, wasm_bindgen};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, ReadableStreamDefaultReader, Request, Response};
 
 use super::fields;
@@ -52,6 +53,13 @@ extern "C" {
     fn start_post(id: u32, url: &str, fields: &JsValue, body: &str, most: u32) -> AbortController;
     #[wasm_bindgen(js_name = readAll)]
     pub fn read_all(reader: &ReadableStreamDefaultReader, most: u32) -> Promise;
+
+    #[wasm_bindgen(js_name = acceptEncoding)]
+    pub fn accept_encoding(request: &Request) -> Option<String>;
+    pub fn gzip(bytes: &Uint8Array) -> Promise;
+    pub fn gunzip(bytes: &Uint8Array, most: u32) -> Promise;
+    pub fn seal(key: &Uint8Array, name: &str, plain: &Uint8Array) -> Promise;
+    pub fn unseal(key: &Uint8Array, name: &str, sealed: &Uint8Array) -> Promise;
 }
 
 #[wasm_bindgen]
@@ -233,6 +241,13 @@ impl Drop for AbortOnDrop {
             controller.abort();
         }
     }
+}
+
+/// What a promise of bytes comes to; `None`: it brings none.
+pub async fn bytes_of(promise: Promise) -> Option<Vec<u8>> {
+    let bytes = JsFuture::from(promise).await.ok()?;
+    let bytes: Uint8Array = bytes.dyn_into().ok()?;
+    Some(bytes.to_vec())
 }
 
 pub async fn post(request: &Post, most: u32) -> Landed {

@@ -7,7 +7,7 @@ use js_sys::Reflect;
 use wasm_bindgen::JsValue;
 
 use super::glue;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::failure::Failure;
 use crate::gateway::{Gateway, Settings};
 use crate::policy::{BUILT_IN, Overrides, Policy, Switch};
@@ -50,16 +50,14 @@ impl Isolate {
                 .ok()
                 .and_then(|value| value.as_string())
         })
-        .map_err(|error| Failure::Misconfigured {
-            variable: error.variable.to_owned(),
-            problem: error.problem,
-        })?;
+        .map_err(misconfigured)?;
         let text = config.policy.as_deref().unwrap_or(BUILT_IN);
         let overrides = Overrides {
             window_ms: config.rate_limit_window_ms,
             max_requests: config.rate_limit_max_requests,
         };
         let policy = Policy::from_json(text, &overrides).map_err(Failure::bad_policy)?;
+        config.check(&policy).map_err(misconfigured)?;
         let mut seed = [0; 8];
         // Without randomness probes of isolates are only less spread out.
         let _ = getrandom::fill(&mut seed);
@@ -78,6 +76,7 @@ impl Isolate {
                     admin_token: config.admin_token,
                     jwt_secret: config.jwt_secret,
                     hash_key: config.hash_key,
+                    cache_keys: config.cache_keys,
                     shards,
                     limits_in_redis: !config.switched_off.contains(&Switch::RateLimitRedis)
                         && redis.is_some(),
@@ -89,6 +88,13 @@ impl Isolate {
             redis,
             origin_url: config.origin_url,
         })
+    }
+}
+
+fn misconfigured(error: ConfigError) -> Failure {
+    Failure::Misconfigured {
+        variable: error.variable.to_owned(),
+        problem: error.problem,
     }
 }
 

@@ -14,8 +14,11 @@ use web_sys::{
 use super::convert::upstream;
 use super::glue::{self, AbortOnDrop, Landed};
 use super::isolate::{Console, Isolate};
+use crate::config::CacheKey;
 use crate::http::{Headers, Response};
-use crate::ports::{Bounded, Clock, Fetch, Log, Origin, OriginError, Random, Redis, Store};
+use crate::ports::{
+    Bounded, Cipher, Clock, Coding, Fetch, Log, Origin, OriginError, Random, Redis, Store,
+};
 use crate::redis::{
     Answer, Batch, Post, RedisError, RedisErrorKind, Reply, Transport, TransportError,
 };
@@ -95,6 +98,31 @@ impl Redis for EdgePorts {
     }
 }
 
+impl Cipher for EdgePorts {
+    async fn seal(&self, key: &CacheKey, name: &str, plain: &[u8]) -> Option<Vec<u8>> {
+        glue::bytes_of(glue::seal(&array(key.as_bytes()), name, &array(plain))).await
+    }
+
+    async fn open(&self, key: &CacheKey, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        glue::bytes_of(glue::unseal(&array(key.as_bytes()), name, &array(sealed))).await
+    }
+}
+
+impl Coding for EdgePorts {
+    async fn gzip(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        glue::bytes_of(glue::gzip(&array(bytes))).await
+    }
+
+    async fn gunzip(&self, bytes: &[u8], max_bytes: usize) -> Option<Vec<u8>> {
+        let most = u32::try_from(max_bytes).unwrap_or(u32::MAX);
+        glue::bytes_of(glue::gunzip(&array(bytes), most)).await
+    }
+}
+
+fn array(bytes: &[u8]) -> Uint8Array {
+    Uint8Array::from(bytes)
+}
+
 fn global() -> WorkerGlobalScope {
     js_sys::global().unchecked_into()
 }
@@ -166,6 +194,10 @@ impl EdgePorts {
 impl Origin for EdgePorts {
     type Incoming = web_sys::Request;
     type Body = web_sys::Response;
+
+    fn accept_encoding(&self, incoming: &Self::Incoming) -> Option<String> {
+        glue::accept_encoding(incoming)
+    }
 
     async fn forward(
         &self,

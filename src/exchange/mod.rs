@@ -59,6 +59,7 @@ impl Exchange {
                 route: index,
                 lookup: Lookup { key, tags },
                 target,
+                fields: Headers::new(),
             },
             request: request.clone(),
         })

@@ -307,12 +307,16 @@ fn explain_cache(
     let values = Values {
         path: &resolved.values,
         selected: Some(&selected),
-        user: None,
+        user: Some(SOMEBODY),
         body: None,
         response: None,
     };
-    let tags: Option<Vec<String>> = rule.tags.iter().map(|tag| tag.render(&values)).collect();
-    let (Some(key), Some(tags)) = (rule.key.render(&values), tags) else {
+    let render = |template: &Template| {
+        let text = template.render(&values)?;
+        Some(text.replace(&encode_component(SOMEBODY), SOMEBODY))
+    };
+    let tags: Option<Vec<String>> = rule.tags.iter().map(render).collect();
+    let (Some(key), Some(tags)) = (render(&rule.key), tags) else {
         out.add("cache", "bypassed: its key would be too long");
         return;
     };
@@ -356,6 +360,24 @@ fn explain_cache(
         let label = if kept.is_empty() { "query" } else { "" };
         out.add(label, format!("dropped: {}", dropped.join("&")));
     }
+    match rule.form {
+        Form::Plain => {}
+        Form::Packed => out.add(
+            "",
+            "packed: any content type, gzipped when it pays, expanded for clients without gzip",
+        ),
+        Form::User => {
+            out.add(
+                "",
+                "of one verified user, encrypted with CACHE_KEY; private outward, in no isolate's memory",
+            );
+            out.add(
+                "",
+                "his Cookie and Authorization go to the origin; whoever is nobody bypasses the cache",
+            );
+            return;
+        }
+    }
     out.add(
         "",
         match rule.forward_credentials {
@@ -364,6 +386,9 @@ fn explain_cache(
         },
     );
 }
+
+/// Stands for a user whom nobody knows yet.
+const SOMEBODY: &str = "{user}";
 
 /// Whether a pair of the request's query is one that is kept.
 fn same_parameter(kept: &str, pair: &str) -> bool {

@@ -244,7 +244,7 @@ pub enum Per {
     All,
 }
 
-/// How answers of a route are kept (`mode = "policy"`, `scope = "shared"`).
+/// How answers of a route are kept.
 #[derive(Debug, Clone)]
 pub struct CacheRule {
     pub key: Template,
@@ -266,6 +266,19 @@ pub struct CacheRule {
     /// `credentials = "forward"`: Cookie and Authorization go to the origin, and
     /// nothing that had either is stored.
     pub forward_credentials: bool,
+    /// `format` and `scope`: what an entry is in Redis, and for whom.
+    pub form: Form,
+}
+
+/// What an entry is in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The origin's JSON, which backends read and write too, beside its meta record.
+    Plain,
+    /// `format = "packed"`: body and record in one value, any bytes, compressed when it pays.
+    Packed,
+    /// `scope = "user"`: the same of one user, encrypted, never compressed.
+    User,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 // whatever a client sends is answered with a 4xx and never ends the process.
 
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
 import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
 import { WebSocket } from 'ws';
@@ -260,6 +261,36 @@ test('HEAD answers as GET without a body, private answers say so and tell which 
   assert.deepEqual(saved.body.received, { cookie: true, authorization: true });
   assert.equal(saved.headers.get('cache-control'), 'private');
   assert.deepEqual((await get('/api/v1/community/me/saved')).received, { cookie: false, authorization: false });
+});
+
+test('a reader is known by a token of the origin alone, and his lists are his', async () => {
+  const own = await startOrigin({ now: () => nowMs, jwtSecret: 'secret' });
+  try {
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const token = (claims, { alg = 'HS256', secret = 'secret' } = {}) => {
+      const head = `${part({ alg })}.${part(claims)}`;
+      return `${head}.${createHmac('sha256', secret).update(head).digest('base64url')}`;
+    };
+    const ask = async (method, path, text) => {
+      const response = await fetch(`${own.url}/api/v1/community/${path}`, { method, headers: text === undefined ? {} : { Authorization: `Bearer ${text}` } });
+      return { status: response.status, body: await response.json() };
+    };
+    const ann = token({ sub: 'ann', exp: nowMs / 1000 + 60 });
+    for (const [action, list] of [['save', 'saved'], ['view', 'history'], ['purchase', 'purchases']]) {
+      for (let times = 0; times < 2; times++) assert.equal((await ask('POST', `books/book-1/${action}`, ann)).status, 201);
+      const { body } = await ask('GET', `me/${list}`, ann);
+      assert.deepEqual([body.total, body.books[0].book_id], [1, 'book-1']);
+      for (const text of [undefined, token({ sub: 'bob' }), token({ sub: 'ann' }, { secret: 'else' }), token({ sub: 'ann', exp: nowMs / 1000 - 1 }), token({ sub: 'ann' }, { alg: 'none' }), `${ann}x`]) {
+        assert.equal((await ask('GET', `me/${list}`, text)).body.total, 0, text);
+      }
+    }
+    assert.equal((await ask('DELETE', 'books/book-1/save', ann)).status, 200);
+    assert.equal((await ask('GET', 'me/saved', ann)).body.total, 0);
+    assert.equal((await ask('POST', 'books/none/save', ann)).status, 404);
+    assert.equal((await ask('POST', 'books/book-1/save')).status, 401);
+  } finally {
+    await own.close();
+  }
 });
 
 test('the event stream sends as many events as asked and ends; the socket echoes text and bytes', async () => {

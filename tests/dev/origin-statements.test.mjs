@@ -106,7 +106,7 @@ test('a book has 2 authors on average, as the plan reckons, and no index is ther
   assert.ok(Math.abs(average - 2) < 0.05, `${average} authors a book`);
   const indexes = await origin.query("SELECT indexname FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1");
   assert.deepEqual(indexes.map(({ indexname }) => indexname), ['author_follows_pkey', 'author_reviews_by_author', 'author_reviews_pkey', 'book_access_configs_pkey',
-    'book_authors_pkey', 'book_chapters_by_book', 'book_chapters_pkey', 'book_purchases_pkey', 'book_view_sessions_pkey', 'online_books_pkey']);
+    'book_authors_pkey', 'book_chapters_by_book', 'book_chapters_pkey', 'book_purchases_pkey', 'book_view_sessions_pkey', 'online_books_pkey', 'saved_books_pkey']);
 });
 
 test('the counter of all statements grows by what each request says', async () => {

@@ -7,6 +7,7 @@ import http from "node:http";
 import net from "node:net";
 import path from "node:path";
 import { execFileSync } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { Redis } from "ioredis";
 import { startRedisServer } from "../../dev/redis/server.mjs";
@@ -18,6 +19,7 @@ import { startWorker } from "../../dev/worker.mjs";
 export const TOKEN = "test-token";
 export const ADMIN_TOKEN = "test-admin-token";
 export const JWT_SECRET = "test-jwt-secret-of-a-decent-length";
+export const CACHE_KEY = Buffer.alloc(32, "a test key of the cache").toString("base64");
 
 /** A machine may hold up any process for seconds: only tests of timeouts name a shorter one. */
 const REDIS_TIMEOUT = "5s";
@@ -73,6 +75,7 @@ export async function startBed({ policy, vars = {}, workers = 1, originUrl, faul
     ORIGIN_URL: originUrl ?? origin.url,
     ADMIN_TOKEN,
     JWT_SECRET,
+    CACHE_KEY,
     ...(policy === undefined ? {} : { POLICY: patient(policy) }),
     ...vars,
   };
@@ -283,6 +286,12 @@ export function list(field) {
       })),
     };
   });
+}
+
+/** A token as a login makes it: of HS256, unless `header` says else. */
+export function token(claims, { secret = JWT_SECRET, header = { alg: "HS256", typ: "JWT" } } = {}) {
+  const head = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
+  return `${head}.${createHmac("sha256", secret).update(head).digest("base64url")}`;
 }
 
 /** Makes an entry older, as if `ms` had passed. */

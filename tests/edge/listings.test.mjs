@@ -4,7 +4,7 @@ import test from "node:test";
 import assert from "node:assert/strict";
 import { startOrigin } from "../../dev/origin/server.mjs";
 import { LISTINGS } from "../../bench/listings.mjs";
-import { builtInPolicy, list, startBed, until, WINDOW } from "./bed.mjs";
+import { builtInPolicy, JWT_SECRET, list, startBed, token, until, WINDOW } from "./bed.mjs";
 
 // Midday, so that "today" is the same day for the whole run.
 const NOON = Date.UTC(2026, 1, 9, 12);
@@ -18,7 +18,7 @@ let bed;
 let origin;
 let ip = 0;
 test.before(async () => {
-  origin = await startOrigin({ now: () => NOON });
+  origin = await startOrigin({ now: () => NOON, jwtSecret: JWT_SECRET });
   bed = await startBed({ policy: patiently(builtInPolicy()), originUrl: origin.url, faults: true });
 });
 test.after(async () => {
@@ -109,4 +109,36 @@ test("a new book, an update, a chapter and a view purge what plan 2 says, before
   const failed = await write("PATCH", `${API}/books/none-such`, { title: "x" });
   assert.equal(failed.status, 404);
   assert.equal(isHit(await ask(latest)), true, "a write that failed purges nothing");
+});
+
+test("each reader has his own saved books, history and purchases, and his writes are in his next read", async () => {
+  const as = (user, more = {}) => ({ ...more, headers: { authorization: `Bearer ${token({ sub: user })}` } });
+  const books = async (list, user) => (await ask(`${API}/me/${list}`, as(user))).json().books.map((book) => book.book_id);
+  const cached = (list, user) => hit(`${API}/me/${list}`, as(user));
+  const [, , third] = (await ask(`${API}/books/top`)).json().books;
+  const id = third.book_id;
+  for (const [list, action, undo] of [["saved", "save", true], ["history", "view", false], ["purchases", "purchase", false]]) {
+    const [ann, bob] = [`ann-${list}`, `bob-${list}`];
+    for (const user of [ann, bob]) {
+      assert.deepEqual(await books(list, user), []);
+      await cached(list, user);
+    }
+    const done = await ask(`${API}/books/${id}/${action}`, as(ann, { method: "POST" }));
+    assert.equal(done.status, 201, done.text);
+    assert.equal(isHit(await ask(`${API}/me/${list}`, as(bob))), true, "nobody else's is purged");
+    assert.deepEqual(await books(list, ann), [id]);
+    const again = await cached(list, ann);
+    assert.deepEqual([again.json().total, again.headers["cache-control"]], [1, "private"]);
+    assert.deepEqual(await books(list, bob), []);
+    if (undo) {
+      assert.equal((await ask(`${API}/books/${id}/${action}`, as(ann, { method: "DELETE" }))).status, 200);
+      assert.deepEqual(await books(list, ann), []);
+    }
+    const key = `user:${ann}:${list === "saved" ? "saved_books" : list}`;
+    await cached(list, ann);
+    assert.match(await bed.redis.get(key), /^s1,/, "no backend can read it");
+  }
+  const nobody = await ask(`${API}/me/saved`);
+  assert.deepEqual([list(nobody.headers["cache-status"])[0].params.detail, nobody.json().total], ["user", 0]);
+  assert.equal((await ask(`${API}/books/${id}/save`, { method: "POST" })).status, 401);
 });

@@ -1,6 +1,6 @@
 //! Variables: what is required, what is refused, and that no secret is ever shown.
 
-use edgeweir::config::{Config, ConfigError};
+use edgeweir::config::{CacheKey, Config, ConfigError};
 use edgeweir::policy::Switch;
 use edgeweir::redis::Endpoint;
 
@@ -250,4 +250,43 @@ fn good_urls_pass() {
         let config = with(("ORIGIN_URL", url)).unwrap();
         assert_eq!(config.origin_url.as_deref(), Some(kept));
     }
+}
+
+/// Two keys at most, each of 32 bytes; without one a policy may keep nothing of a user's.
+#[test]
+fn the_keys_of_users_entries() {
+    let encode = |byte: u8| edgeweir::base64::encode(&[byte; 32]);
+    let (one, two) = (encode(1), encode(2));
+    let keys = |value: &str| with(("CACHE_KEY", value)).map(|config| config.cache_keys);
+    assert_eq!(keys("").unwrap(), []);
+    assert_eq!(keys(&format!("{one}\n")).unwrap(), [CacheKey::new([1; 32])]);
+    let both = [CacheKey::new([2; 32]), CacheKey::new([1; 32])];
+    assert_eq!(keys(&format!("{two}, {one}")).unwrap(), both);
+    assert!(!format!("{both:?}").contains('1'));
+    let short = edgeweir::base64::encode(&[1; 31]);
+    for value in [
+        "secret",
+        &short,
+        one.trim_end_matches('='),
+        &format!("{one},"),
+        &format!("{one},{one}"),
+        &format!("{one},{two},{}", encode(3)),
+    ] {
+        let error = keys(value).unwrap_err();
+        assert_eq!(error.variable, "CACHE_KEY", "{value}");
+        assert!(!error.problem.contains(value), "{error}");
+    }
+    let policy = |cache: &str| {
+        super::world::policy_text(&format!(
+            r#"{{"route":[{{"name":"a","match":"GET /a","cache":{{"ttl":"1m",{cache}}}}}]}}"#
+        ))
+    };
+    let of_user = policy(r#""scope":"user","key":"a:{user}""#);
+    let shared = policy(r#""key":"a""#);
+    let bare = read(&[URL, TOKEN]).unwrap();
+    assert_eq!(bare.check(&shared), Ok(()));
+    assert_eq!(bare.check(&of_user).unwrap_err().variable, "CACHE_KEY");
+    assert_eq!(with(("CACHE_KEY", &one)).unwrap().check(&of_user), Ok(()));
+    let without_redis = with(("REDIS_ENABLED", "false")).unwrap();
+    assert_eq!(without_redis.check(&of_user), Ok(()));
 }

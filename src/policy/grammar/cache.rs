@@ -6,7 +6,8 @@ use super::super::field::{Field, Table, quote};
 use super::super::measure::show_ms;
 use super::super::node::Value;
 use super::super::template::Scope;
-use super::super::types::{CacheRule, Piece, PurgeRule, QueryParameter, Template};
+use super::super::types::{CacheRule, Form, Piece, PurgeRule, QueryParameter, Template};
+use super::form::{form, without};
 use super::route::Matched;
 use super::unbuilt;
 
@@ -48,12 +49,13 @@ pub fn rule(
 ) -> Option<CacheRule> {
     let table = field.table("`cache`", &FIELDS, faults)?;
     unbuilt::cache(&table, faults);
+    let form = form(&table, faults)?;
     let by_origin = match table.get("mode") {
         Some(field) => field.choice(&[("policy", false), ("http", true)], faults)?,
         None => false,
     };
     if by_origin {
-        return of_origin(&table, matched, faults);
+        return of_origin(&table, matched, form, faults);
     }
     let query = match table.get("query") {
         Some(field) => query(&field, matched, faults),
@@ -68,7 +70,16 @@ pub fn rule(
     let forward = table
         .get("credentials")
         .map(|field| field.choice(&[("forward", true)], faults));
-    let scope = scope(matched, query.as_deref());
+    if form == Form::User {
+        without(
+            &table,
+            &["l1", "credentials"],
+            "with `scope = \"user\"`",
+            "remove it: no isolate keeps a user's entries, and his credentials always go to the origin",
+            faults,
+        );
+    }
+    let scope = scope(matched, query.as_deref(), form);
     let tags = match table.get("tags") {
         Some(field) => tag_list(&field, &scope, faults),
         None => Some(Vec::new()),
@@ -76,6 +87,10 @@ pub fn rule(
     let key = table
         .need("key", "name the entry: key = \"books:{id}\"", faults)
         .and_then(|field| key(&field, matched, query.as_deref(), &scope, faults));
+    let l1_ms = match form {
+        Form::User => Some(Some(0)),
+        _ => l1_ms,
+    };
     Some(CacheRule {
         key: key?,
         ttl_ms: ttl_ms?,
@@ -93,6 +108,7 @@ pub fn rule(
             Some(forward) => forward?,
             None => false,
         },
+        form,
     })
 }
 
@@ -100,21 +116,29 @@ pub fn rule(
 fn of_origin(
     table: &Table<'_>,
     matched: Option<&Matched>,
+    form: Form,
     faults: &mut Faults,
 ) -> Option<CacheRule> {
-    for name in ["key", "query", "ttl", "l1", "negative", "credentials"] {
-        if let Some(field) = table.get(name) {
-            let message = format!("`{name}` has no meaning with `mode = \"http\"`");
-            field.fault_at_name(faults, message, "remove it: the origin's headers decide");
-        }
+    let mut names = vec!["key", "query", "ttl", "l1", "negative", "credentials"];
+    match form {
+        Form::Plain => {}
+        Form::Packed => names.push("format"),
+        Form::User => names.push("scope"),
     }
+    without(
+        table,
+        &names,
+        "with `mode = \"http\"`",
+        "remove it: the origin's headers decide",
+        faults,
+    );
     let stale_ms = match table.get("stale") {
         Some(field) => field.duration(0..=MAX_LIFE_MS, faults),
         None => Some(0),
     };
     let max_bytes = max_bytes(table, faults);
     let tags = match table.get("tags") {
-        Some(field) => tag_list(&field, &scope(matched, Some(&[])), faults),
+        Some(field) => tag_list(&field, &scope(matched, Some(&[]), Form::Plain), faults),
         None => Some(Vec::new()),
     };
     Some(CacheRule {
@@ -128,6 +152,7 @@ fn of_origin(
         query: Vec::new(),
         by_origin: true,
         forward_credentials: false,
+        form: Form::Plain,
     })
 }
 
@@ -189,7 +214,11 @@ fn l1(table: &Table<'_>, ttl_ms: Option<u64>, faults: &mut Faults) -> Option<Opt
     Some(Some(l1_ms))
 }
 
-fn scope<'a>(matched: Option<&'a Matched>, query: Option<&'a [QueryParameter]>) -> Scope<'a> {
+fn scope<'a>(
+    matched: Option<&'a Matched>,
+    query: Option<&'a [QueryParameter]>,
+    form: Form,
+) -> Scope<'a> {
     let values = matched.zip(query).map(|(matched, query)| {
         let listed = query.iter().map(|parameter| parameter.name.as_str());
         matched.placeholders().into_iter().chain(listed).collect()
@@ -197,9 +226,9 @@ fn scope<'a>(matched: Option<&'a Matched>, query: Option<&'a [QueryParameter]>) 
     Scope {
         values,
         hash: query.is_none_or(|query| !query.is_empty()),
-        user: false,
+        user: form == Form::User,
         json: false,
-        why: "`{hash}` needs a `query`; `{user}` needs `scope = \"user\"`, which this version does not build yet; bodies are for `purge`",
+        why: "`{hash}` needs a `query`; `{user}` needs `scope = \"user\"`; bodies are for `purge`",
     }
 }
 
@@ -212,6 +241,10 @@ fn key(
     faults: &mut Faults,
 ) -> Option<Template> {
     let key = own_key(field, scope, faults)?;
+    if scope.user && !key.pieces.contains(&Piece::User) {
+        let message = "`{user}` is not in the key: users would share one entry";
+        field.fault(faults, message, "put {user} into the key");
+    }
     let path = matched.map(Matched::placeholders).unwrap_or_default();
     let has_hash = key.pieces.contains(&Piece::Hash);
     let listed = query

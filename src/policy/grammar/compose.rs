@@ -6,7 +6,7 @@ use super::super::field::{Field, list, quote};
 use super::super::key::Values;
 use super::super::node::Value;
 use super::super::template::PathValues;
-use super::super::types::{Each, Part};
+use super::super::types::{Each, Form, Part};
 use super::route::Draft;
 use super::whole::index_of;
 
@@ -80,6 +80,21 @@ fn part(name: &str, member: &Field<'_>, drafts: &[Draft<'_>], faults: &mut Fault
             faults,
             message,
             "compose only routes with `mode = \"policy\"`",
+        );
+        return None;
+    }
+    let form = draft.cache.as_ref().map(|rule| rule.form);
+    let complaint = match form {
+        Some(Form::User) => Some("is one user's"),
+        Some(Form::Packed) => Some("is packed, and the parts are joined as plain JSON"),
+        Some(Form::Plain) | None => None,
+    };
+    if let Some(complaint) = complaint {
+        let message = format!("what the route `{route_name}` caches {complaint}");
+        of.fault(
+            faults,
+            message,
+            "compose only shared routes without a `format`",
         );
         return None;
     }

@@ -7,6 +7,7 @@ mod address;
 mod cache;
 mod compose;
 mod fit;
+mod form;
 mod limit;
 mod route;
 mod subject;

@@ -29,8 +29,6 @@ pub fn route(table: &Table<'_>, faults: &mut Faults) {
 /// Of a cache rule.
 pub fn cache(table: &Table<'_>, faults: &mut Faults) {
     field(table, "warm", warm, faults);
-    words(table, "scope", &["shared"], &["user"], faults);
-    words(table, "format", &[], &["packed"], faults);
 }
 
 /// Whether a duration is `$NAME`, which is then a fault.

@@ -2,7 +2,7 @@
 
 use edgeweir::json::Value;
 use edgeweir::policy::{
-    BUILT_IN, By, Cost, Limit, Overrides, PathValues, Per, Policy, Segment, Template, Values,
+    BUILT_IN, By, Cost, Form, Limit, Overrides, PathValues, Per, Policy, Segment, Template, Values,
     toml_to_json,
 };
 
@@ -233,6 +233,49 @@ fn writes_purge_what_plan_2_says() {
         ["user:u1:history"]
     );
     assert!(purged(&policy, "POST", &view, None, book).is_empty());
+}
+
+/// Plan 2, "User-Specific Cache Keys": the key, its TTL, and the action that ends it.
+#[test]
+fn each_reader_has_plan_2s_keys_and_times() {
+    let policy = built_in();
+    let book = "/api/v1/community/books/7";
+    for (list, key, ttl_ms, writes) in [
+        (
+            "saved",
+            "user:u%3A1:saved_books",
+            HOUR_MS,
+            &["POST save", "DELETE save"][..],
+        ),
+        ("history", "user:u%3A1:history", HOUR_MS, &["POST view"]),
+        (
+            "purchases",
+            "user:u%3A1:purchases",
+            24 * HOUR_MS,
+            &["POST purchase"],
+        ),
+    ] {
+        let resolved = policy.resolve("GET", &format!("/api/v1/community/me/{list}"));
+        let rule = resolved.route.unwrap().cache.as_ref().unwrap();
+        let of = Values {
+            path: &resolved.values,
+            selected: None,
+            user: Some("u:1"),
+            body: None,
+            response: None,
+        };
+        assert_eq!(rule.form, Form::User);
+        assert_eq!(rule.key.render(&of).as_deref(), Some(key));
+        assert_eq!(rule.ttl_ms, ttl_ms, "{list}");
+        for write in writes {
+            let (method, what) = write.split_once(' ').unwrap();
+            let path = format!("{book}/{what}");
+            let null = serde_json::Value::Null;
+            let cleared = purged(&policy, method, &path, Some("u:1"), null.clone());
+            assert_eq!(cleared, [key], "{write}");
+            assert!(purged(&policy, method, &path, None, null).is_empty());
+        }
+    }
 }
 
 #[test]

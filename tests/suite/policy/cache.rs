@@ -294,3 +294,90 @@ fn keys_that_some_values_make_equal_are_found() {
     println!("{} of 1000 shared", shared.get());
     assert!((50..950).contains(&shared.get()));
 }
+
+/// What says for whom an entry is and what it is in Redis, and what that forbids.
+#[test]
+fn users_entries_and_packed_ones_are_checked() {
+    let user = |more: &str, pointer: &str, message: &str| {
+        in_route(
+            &format!(
+                "cache = {{ scope = \"user\", key = \"a:{{user}}:{{id}}\", ttl = \"1m\", {more} }}"
+            ),
+            &format!("/cache{pointer}"),
+            message,
+        );
+    };
+    user(
+        "§l1 = \"1s\"",
+        "/l1",
+        "`l1` has no meaning with `scope = \"user\"`",
+    );
+    user(
+        "§credentials = \"forward\"",
+        "/credentials",
+        "`credentials` has no meaning with `scope = \"user\"`",
+    );
+    user("format = §\"zip\"", "/format", "`format` is `zip`");
+    in_route(
+        "cache = { scope = \"user\", key = §\"a:{id}\", ttl = \"1m\" }",
+        "/cache/key",
+        "`{user}` is not in the key: users would share one entry",
+    );
+    in_route(
+        "cache = { format = \"packed\", key = §\"a:{id}:{user}\", ttl = \"1m\" }",
+        "/cache/key",
+        "`{user}` is not possible here",
+    );
+    for (word, name) in [("user", "scope"), ("packed", "format")] {
+        in_route(
+            &format!("cache = {{ mode = \"http\", §{name} = \"{word}\" }}"),
+            &format!("/cache/{name}"),
+            "has no meaning with `mode = \"http\"`",
+        );
+    }
+    use edgeweir::policy::Form;
+    for (fields, form) in [
+        ("", Form::Plain),
+        ("scope = \"shared\", ", Form::Plain),
+        ("format = \"packed\", ", Form::Packed),
+        ("scope = \"user\", ", Form::User),
+        ("scope = \"user\", format = \"packed\", ", Form::User),
+    ] {
+        let user = if form == Form::User { ":{user}" } else { "" };
+        let policy = super::toml(&format!(
+            "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\ncache = {{ {fields}key = \"a{user}\", ttl = \"1m\", tags = [\"t{user}\"] }}\n"
+        ));
+        let rule = policy.routes[0].cache.as_ref().unwrap();
+        assert_eq!(rule.form, form);
+        if form == Form::User {
+            assert_eq!(policy.routes[0].l1_ms(), 0);
+        }
+        let text = policy.explain("GET", "/a").to_string();
+        let (key, line) = match form {
+            Form::Plain => ("key a\n", "served to everybody"),
+            Form::Packed => ("key a\n", "packed: any content type, gzipped when it pays"),
+            Form::User => (
+                "key a:{user}\n",
+                "of one verified user, encrypted with CACHE_KEY",
+            ),
+        };
+        assert!(text.contains(key) && text.contains(line), "{text}");
+    }
+}
+
+/// A page that all get is made of what all get.
+#[test]
+fn only_shared_plain_entries_are_composed() {
+    for (fields, message) in [
+        ("scope = \"user\", key = \"a:{user}\"", "is one user's"),
+        ("format = \"packed\", key = \"a\"", "is packed"),
+    ] {
+        expect(
+            &format!(
+                "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\ncache = {{ {fields}, ttl = \"1m\" }}\n\
+                 [[route]]\nname = \"p\"\nmatch = \"GET /p\"\ncompose = {{ a = §\"a\" }}\n"
+            ),
+            &[("/route/1/compose/a", message)],
+        );
+    }
+}

@@ -21,17 +21,11 @@ fn what_is_not_built_yet_says_so() {
             NOT_BUILT,
         );
     }
-    for (field, value) in [
-        ("warm", "{ every = \"30s\", values = { id = [\"1\"] } }"),
-        ("scope", "\"user\""),
-        ("format", "\"packed\""),
-    ] {
-        in_cache(
-            &format!("§{field} = {value}"),
-            &format!("/{field}"),
-            NOT_BUILT,
-        );
-    }
+    in_cache(
+        "§warm = { every = \"30s\", values = { id = [\"1\"] } }",
+        "/warm",
+        NOT_BUILT,
+    );
     in_route(
         "cache = { key = \"a:{id}\", §ttl = \"$NOTIFICATION_CACHE_TTL\" }",
         "/cache/ttl",

@@ -165,6 +165,14 @@ impl FakeRedis {
                     Reply::Int(1)
                 }
             },
+            ["PEXPIREAT", key, at_ms] => match (keys.get_mut(*key), at_ms.parse::<u64>()) {
+                (_, Err(_)) => not_a_number(),
+                (None, _) => Reply::Int(0),
+                (Some(value), Ok(at_ms)) => {
+                    value.expires_us = Some(at_ms * 1000);
+                    Reply::Int(1)
+                }
+            },
             ["EXPIRE", key, ttl_s] => match (keys.get_mut(*key), ttl_s.parse::<u64>()) {
                 (_, Err(_)) => not_a_number(),
                 (None, _) => Reply::Int(0),

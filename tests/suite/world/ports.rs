@@ -2,13 +2,21 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::io::{Read, Write};
 use std::rc::Rc;
 
+use aes_gcm::aead::{Aead, KeyInit, Payload};
+use aes_gcm::{Aes256Gcm, Nonce};
+use edgeweir::config::CacheKey;
 use edgeweir::http::{Body, Bytes, Headers, Response};
 use edgeweir::ports::{
-    Bounded, Clock, Fetch, Log, Origin, OriginError, Random, Redis as RedisPort, Store,
+    Bounded, Cipher, Clock, Coding, Fetch, Log, Origin, OriginError, Random, Redis as RedisPort,
+    Store,
 };
 use edgeweir::redis::{Batch, RedisError, Reply};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use super::super::sim::Edge;
@@ -222,9 +230,52 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl Cipher for Ports {
+    async fn seal(&self, key: &CacheKey, name: &str, plain: &[u8]) -> Option<Vec<u8>> {
+        let nonce = self.random().to_le_bytes()[..12].to_vec();
+        let payload = Payload {
+            msg: plain,
+            aad: name.as_bytes(),
+        };
+        let cipher = Aes256Gcm::new(key.as_bytes().into());
+        let sealed = cipher.encrypt(Nonce::from_slice(&nonce), payload).ok()?;
+        Some([nonce, sealed].concat())
+    }
+
+    async fn open(&self, key: &CacheKey, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, msg) = sealed.split_at_checked(12)?;
+        let aad = name.as_bytes();
+        let cipher = Aes256Gcm::new(key.as_bytes().into());
+        let payload = Payload { msg, aad };
+        cipher.decrypt(Nonce::from_slice(nonce), payload).ok()
+    }
+}
+
+impl Coding for Ports {
+    async fn gzip(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).ok()?;
+        encoder.finish().ok()
+    }
+
+    async fn gunzip(&self, bytes: &[u8], max_bytes: usize) -> Option<Vec<u8>> {
+        let mut plain = Vec::new();
+        let most = max_bytes as u64 + 1;
+        GzDecoder::new(bytes)
+            .take(most)
+            .read_to_end(&mut plain)
+            .ok()?;
+        (plain.len() <= max_bytes).then_some(plain)
+    }
+}
+
 impl Origin for Ports {
     type Incoming = Ask;
     type Body = Stream;
+
+    fn accept_encoding(&self, incoming: &Ask) -> Option<String> {
+        incoming.headers.get("accept-encoding").map(str::to_owned)
+    }
 
     async fn forward(
         &self,

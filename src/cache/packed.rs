@@ -1,0 +1,137 @@
+//! Entries that are one value: the record and the body together, of any content type.
+//!
+//! `p1,` stands before the record, a line's end and the body; `p2,` is the same with the
+//! body in base64, since commands to Redis are text; `s1,` stands before what a cipher
+//! made of a `p1,` value, in base64. None of them is JSON, so no backend takes one for a
+//! listing, and a route takes only its own kind. When a refresh brings the same body, a
+//! record of its own (`meta:{key}`) says how long the value lives on. Nothing here
+//! encrypts or compresses.
+
+use crate::http::Bytes;
+
+use super::GENERATION_TTL_S;
+use super::entry::{Entry, Meta, Origin, hash};
+use super::lookup::{Found, Lookup, current, timed};
+use crate::base64;
+use crate::redis::{Batch, Command};
+
+const TEXT: &str = "p1,";
+const CODED: &str = "p2,";
+const SEALED: &str = "s1,";
+
+/// A value as it lies in Redis, and the record beside it, if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    value: Bytes,
+    beside: Option<Meta>,
+}
+
+impl Packed {
+    /// `None`: it is another kind of value.
+    pub fn of(value: &[u8], beside: Option<&Meta>) -> Option<Self> {
+        let mut kinds = [TEXT, CODED, SEALED].into_iter();
+        let is_packed = kinds.any(|kind| value.starts_with(kind.as_bytes()));
+        is_packed.then(|| Self {
+            value: value.into(),
+            beside: beside.cloned(),
+        })
+    }
+
+    /// What a cipher made.
+    pub fn sealed(&self) -> Option<Vec<u8>> {
+        base64::decode(self.value.strip_prefix(SEALED.as_bytes())?)
+    }
+
+    /// What an entry is that is not encrypted.
+    pub fn judge(&self, generations: &[Option<String>], now_ms: u64) -> Found {
+        judge(&self.value, self.beside.as_ref(), generations, now_ms)
+    }
+}
+
+/// The same of a value that was decrypted: nothing beside it counts.
+pub fn judge_opened(plain: &[u8], generations: &[Option<String>], now_ms: u64) -> Found {
+    judge(plain, None, generations, now_ms)
+}
+
+fn judge(
+    value: &[u8],
+    beside: Option<&Meta>,
+    generations: &[Option<String>],
+    now_ms: u64,
+) -> Found {
+    let Some((meta, body)) = unpack(value) else {
+        return Found::Missing;
+    };
+    let meta = match beside {
+        Some(later) if is_of(later, &meta) => later.clone(),
+        _ => meta,
+    };
+    match current(&meta.generations, generations) {
+        true => timed(meta.into_entry(body), now_ms),
+        false => Found::Missing,
+    }
+}
+
+/// Whether a record says how the same entry lives on.
+fn is_of(later: &Meta, meta: &Meta) -> bool {
+    later.hash == meta.hash && later.origin == meta.origin && later.stored >= meta.stored
+}
+
+fn unpack(value: &[u8]) -> Option<(Meta, Bytes)> {
+    let (rest, is_coded) = match value.strip_prefix(CODED.as_bytes()) {
+        Some(rest) => (rest, true),
+        None => (value.strip_prefix(TEXT.as_bytes())?, false),
+    };
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let (record, body) = rest.split_at_checked(end)?;
+    let body = body.strip_prefix(b"\n")?;
+    let meta = Meta::read(record).filter(Meta::is_possible)?;
+    let body: Bytes = match is_coded {
+        true => base64::decode(body)?.into(),
+        false => body.into(),
+    };
+    (meta.hash == hash(&body)).then_some((meta, body))
+}
+
+/// Record and body, as a cipher takes them.
+pub fn plain(entry: &Entry, origin: Origin, generations: &[String]) -> Vec<u8> {
+    let mut out = head(TEXT, entry, origin, generations).into_bytes();
+    out.extend_from_slice(&entry.body);
+    out
+}
+
+/// The same as Redis takes it.
+pub fn text(entry: &Entry, origin: Origin, generations: &[String]) -> String {
+    match std::str::from_utf8(&entry.body) {
+        Ok(body) => head(TEXT, entry, origin, generations) + body,
+        Err(_) => head(CODED, entry, origin, generations) + &base64::encode(&entry.body),
+    }
+}
+
+pub fn sealed_text(sealed: &[u8]) -> String {
+    SEALED.to_owned() + &base64::encode(sealed)
+}
+
+fn head(kind: &str, entry: &Entry, origin: Origin, generations: &[String]) -> String {
+    let mut meta = Meta::of(entry, origin, generations.to_vec());
+    // It stands behind the record.
+    meta.body = None;
+    let mut out = kind.to_owned();
+    // Its line's ends are escaped.
+    out.push_str(&meta.write());
+    out.push('\n');
+    out
+}
+
+/// Stores a value, keeps its generations alive and ends the fill.
+pub fn commands(lookup: &Lookup, value: String, life_ms: u64, lock_key: &str) -> Batch {
+    let mut commands = vec![
+        Command::set_px(&lookup.key, value, life_ms),
+        Command::new("DEL").arg(lookup.meta_key()),
+    ];
+    for key in lookup.generation_keys() {
+        commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
+    }
+    commands.push(Command::new("DEL").arg(lock_key));
+    Batch::multi(commands)
+}
