@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::policy::Switch;
-use crate::policy::bounds::{MAX_REQUESTS, MAX_WINDOW_MS};
+use crate::policy::bounds::{MAX_LIFE_MS, MAX_REQUESTS, MAX_WINDOW_MS};
 use crate::redis::{Endpoint, MAX_SHARDS};
 
 /// What the variables say.
@@ -33,6 +33,10 @@ pub struct Config {
     pub rate_limit_window_ms: Option<u64>,
     /// `RATE_LIMIT_MAX_REQUESTS`, from 1 to 2^31.
     pub rate_limit_max_requests: Option<u32>,
+    /// `NOTIFICATION_CACHE_TTL`, as the next one from 1 to 172 800.
+    pub notification_cache_ttl_s: Option<u64>,
+    /// `UNREAD_COUNT_CACHE_TTL`.
+    pub unread_count_cache_ttl_s: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -111,6 +115,8 @@ impl Config {
             rate_limit_max_requests: vars
                 .number("RATE_LIMIT_MAX_REQUESTS", u64::from(MAX_REQUESTS))?
                 .and_then(|requests| u32::try_from(requests).ok()),
+            notification_cache_ttl_s: vars.number("NOTIFICATION_CACHE_TTL", MAX_LIFE_MS / 1_000)?,
+            unread_count_cache_ttl_s: vars.number("UNREAD_COUNT_CACHE_TTL", MAX_LIFE_MS / 1_000)?,
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `lookup` judges what one MGET brought, `store` decides what may be kept,
 //! `flight` lets requests of one isolate share a fill, `purge` changes
-//! generations, `adopted` knows other services' values, `l1` keeps entries in the isolate,
+//! generations, `adopted` knows other services' values, `written` makes a write's
+//! answer the entry, `l1` keeps entries in the isolate,
 //! `http` judges by the origin's headers. Nothing here sends anything or reads a clock.
 
 pub mod adopted;
@@ -13,6 +14,7 @@ pub mod l1;
 pub mod lookup;
 pub mod purge;
 pub mod store;
+pub mod written;
 
 pub use adopted::Adopted;
 pub use entry::Entry;

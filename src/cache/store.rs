@@ -180,6 +180,18 @@ pub fn commands(
     generations: &[String],
     lock_key: &str,
 ) -> Batch {
+    let mut commands = writes(lookup, entry, times, generations);
+    commands.push(Command::new("DEL").arg(lock_key));
+    Batch::multi(commands)
+}
+
+/// Stores an entry and keeps its generations alive.
+pub fn writes(
+    lookup: &Lookup,
+    entry: &Entry,
+    times: Times,
+    generations: &[String],
+) -> Vec<Command> {
     let origin = times.origin;
     let life_ms = times.fresh_ms.saturating_add(times.stale_ms).max(1);
     let mut commands = Vec::with_capacity(generations.len() + 3);
@@ -204,6 +216,5 @@ pub fn commands(
     for key in lookup.generation_keys() {
         commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
     }
-    commands.push(Command::new("DEL").arg(lock_key));
-    Batch::multi(commands)
+    commands
 }

@@ -59,3 +59,4 @@ mod refused;
 mod sim;
 mod world;
 mod write;
+mod write_fill;
