@@ -1,17 +1,18 @@
-//! What the policy does with one request, and why, for people.
+//! What the policy does with one request, and why: lines for people, facts for machines.
 //!
-//! Nothing is asked of Redis or the origin, and no visitor is known: ids and values
-//! that only a real request has stay placeholders.
+//! Both are written side by side, from the same values, so that `npm run policy -- explain`
+//! and `GET /-/explain` cannot disagree. Nothing is asked of Redis or the origin, and no
+//! visitor is known: ids and values that only a real request has stay placeholders.
 
+mod answer;
 mod limit;
 
 use std::fmt;
 
 use crate::admin;
+use crate::json::{Map, Value, json};
 
-use super::key::Values;
-use super::measure::{show_bytes, show_ms};
-use super::percent::{decode, encode_component};
+use super::percent::encode_component;
 use super::route::{Resolved, is_own, takes_method};
 use super::target::{foldings, normalise};
 use super::types::*;
@@ -20,6 +21,7 @@ use super::types::*;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     pub lines: Vec<(&'static str, String)>,
+    pub facts: Map<'static>,
 }
 
 impl fmt::Display for Explanation {
@@ -38,6 +40,28 @@ impl Explanation {
             self.lines.push((label, text));
         }
     }
+
+    fn fact(&mut self, name: &'static str, value: impl Into<Value<'static>>) {
+        self.facts.insert(name, value.into());
+    }
+
+    /// The facts, and under `text` the lines.
+    pub fn into_facts(mut self) -> Map<'static> {
+        let lines = std::mem::take(&mut self.lines);
+        let line = |(label, text): (&str, String)| match label {
+            "" => text,
+            label => [label, ": ", &text].concat(),
+        };
+        let lines: Vec<String> = lines.into_iter().map(line).collect();
+        self.fact("text", lines);
+        self.facts
+    }
+}
+
+/// Facts of a list of named things.
+fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> Value<'static> {
+    let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+    names.into()
 }
 
 impl Policy {
@@ -45,37 +69,39 @@ impl Policy {
     pub fn explain(&self, method: &str, url: &str) -> Explanation {
         let (path, query) = path_and_query(url);
         let resolved = self.resolve(method, path);
-        let mut out = Explanation { lines: Vec::new() };
+        let mut out = Explanation {
+            lines: Vec::new(),
+            facts: Map::new(),
+        };
         out.add("request", format!("{method} {url}"));
+        out.fact("method", method.to_owned());
         self.explain_path(&mut out, path, &resolved);
         if is_own(&resolved.path) {
             out.add("route", "Edgeweir's own, never the origin's");
+            out.fact("route", Value::Null);
             match resolved.path == admin::HEALTH {
-                true => out.add("limit", "none"),
+                true => {
+                    out.add("limit", "none");
+                    out.fact("limits", Vec::<String>::new());
+                }
                 false => self.explain_limits(&mut out, &resolved),
             }
             out.add("answer", "from Edgeweir itself");
+            out.fact("answer", "edgeweir");
             return out;
         }
         self.explain_route(&mut out, method, path, &resolved);
         self.explain_limits(&mut out, &resolved);
-        match resolved.route.filter(|_| resolved.exact) {
-            None => {
-                out.add("answer", "passes through to the origin, uncached");
-                if let Some(route) = resolved.limited_as.filter(|route| route.purge.is_some()) {
-                    out.add(
-                        "",
-                        format!("a 2xx answer purges what {} purges", route.name),
-                    );
-                }
-            }
-            Some(route) => self.explain_answer(&mut out, route, &resolved, query),
-        }
+        answer::explain(&mut out, self, &resolved, query);
         out
     }
 
     fn explain_path(&self, out: &mut Explanation, raw: &str, resolved: &Resolved<'_>) {
-        if normalise(raw).hostile {
+        let is_hostile = normalise(raw).hostile;
+        out.fact("path", resolved.path.clone());
+        out.fact("hostile", is_hostile);
+        if is_hostile {
+            out.fact("folded", foldings(raw));
             out.add(
                 "path",
                 format!("{} goes to the origin as it was sent", resolved.path),
@@ -110,6 +136,7 @@ impl Policy {
         resolved: &Resolved<'_>,
     ) {
         let Some(route) = resolved.route else {
+            out.fact("route", Value::Null);
             out.add(
                 "route",
                 "none matches; it is counted with all unmatched requests",
@@ -117,6 +144,9 @@ impl Policy {
             return;
         };
         out.add("route", format!("{}: {}", route.name, matched(route)));
+        out.fact("route", route.name.clone());
+        out.fact("match", matched(route));
+        out.fact("exact", resolved.exact);
         if !resolved.exact {
             out.add(
                 "",
@@ -151,9 +181,13 @@ impl Policy {
         if beaten.is_empty() {
             out.add("", "no other route matches");
         }
+        out.fact("wins_over", names(beaten));
+        let mut placeholders: Vec<Value<'static>> = Vec::new();
         for (name, value) in resolved.values.iter() {
             out.add("", format!("{{{name}}} is {value:?}"));
+            placeholders.push(json!({ "name": name.to_owned(), "value": value.to_owned() }));
         }
+        out.fact("placeholders", placeholders);
     }
 
     fn explain_limits(&self, out: &mut Explanation, resolved: &Resolved<'_>) {
@@ -171,95 +205,35 @@ impl Policy {
                 &[][..],
             ),
         };
+        out.fact("limited_as", name.to_owned());
         if resolved.limited_as.map(|route| &route.name) != resolved.route.map(|route| &route.name) {
             out.add(
                 "limit",
                 format!("those of {name}, which the origin may fold this path into"),
             );
         }
-        for limit in limits {
-            limit::explain(out, limit, name, &self.defaults);
-        }
+        let limits_facts: Vec<Value<'static>> = limits
+            .iter()
+            .map(|limit| limit::explain(out, limit, name, &self.defaults))
+            .collect();
+        out.fact("limits", limits_facts);
         if limits.is_empty() {
             out.add("limit", "none");
         } else {
-            out.add(
-                "",
-                match redis_down {
-                    RedisDown::Local => "without Redis: this isolate's own counts (local)",
-                    RedisDown::Open => "without Redis: admitted (open)",
-                    RedisDown::Closed => "without Redis: 503 (closed)",
-                },
-            );
+            let (word, text) = match redis_down {
+                RedisDown::Local => ("local", "without Redis: this isolate's own counts (local)"),
+                RedisDown::Open => ("open", "without Redis: admitted (open)"),
+                RedisDown::Closed => ("closed", "without Redis: 503 (closed)"),
+            };
+            out.fact("redis_down", word);
+            out.add("", text);
         }
         for switch in switches {
             out.add("switch", switched_off(*switch));
         }
-    }
-
-    fn explain_answer(
-        &self,
-        out: &mut Explanation,
-        route: &Route,
-        resolved: &Resolved<'_>,
-        query: Option<&str>,
-    ) {
-        if let Some(rule) = &route.cache {
-            explain_cache(out, route, rule, resolved, query);
-        } else if let Some(parts) = &route.compose {
-            self.explain_parts(out, parts);
-        } else {
-            out.add("answer", "passes through to the origin, uncached");
-        }
-        if let Some(rule) = &route.purge {
-            let show = |templates: &[Template]| {
-                let shown: Vec<String> = templates
-                    .iter()
-                    .map(|template| partial(template, resolved))
-                    .collect();
-                shown.join(", ")
-            };
-            out.add(
-                "purge",
-                "after a 2xx answer, before the answer is passed on",
-            );
-            for (what, templates) in [
-                ("keys", &rule.keys),
-                ("tags", &rule.tags),
-                ("tags when a value is missing:", &rule.otherwise),
-            ] {
-                if !templates.is_empty() {
-                    out.add("", format!("{what} {}", show(templates)));
-                }
-            }
-        }
-    }
-
-    fn explain_parts(&self, out: &mut Explanation, parts: &[Part]) {
-        let answers: usize = parts
-            .iter()
-            .map(|part| part.each.as_ref().map_or(1, |each| each.values.len()))
-            .sum();
-        out.add(
-            "answer",
-            format!("composed of {answers} answers, read in one trip"),
-        );
-        for part in parts {
-            let Some(route) = self.routes.get(part.route) else {
-                continue;
-            };
-            let each = part.each.as_ref().map_or(String::new(), |each| {
-                format!(
-                    ", for each {} of {}",
-                    each.placeholder,
-                    each.values.join(", ")
-                )
-            });
-            let key = route
-                .cache
-                .as_ref()
-                .map_or(String::new(), |rule| rule.key.text());
-            out.add("", format!("{}: {} ({key}){each}", part.name, route.name));
+        if !switches.is_empty() {
+            let variable = |switch: &Switch| switched_off(*switch).split(' ').next();
+            out.fact("switches", names(switches.iter().filter_map(variable)));
         }
     }
 }
@@ -277,98 +251,6 @@ fn switched_off(switch: Switch) -> &'static str {
             "NOTIFICATION_RATE_LIMIT_ENABLED = false: there are no limits"
         }
     }
-}
-
-fn explain_cache(
-    out: &mut Explanation,
-    route: &Route,
-    rule: &CacheRule,
-    resolved: &Resolved<'_>,
-    query: Option<&str>,
-) {
-    if rule.by_origin {
-        out.add(
-            "cache",
-            "by the origin's headers (RFC 9111), keyed by the whole URL",
-        );
-        out.add(
-            "",
-            "Cookie and Authorization go to the origin; its headers decide what is shared",
-        );
-        return;
-    }
-    let Some(selected) = rule.select(query) else {
-        out.add(
-            "cache",
-            "bypassed: a listed query parameter is not valid, or all are too long",
-        );
-        return;
-    };
-    let values = Values {
-        path: &resolved.values,
-        selected: Some(&selected),
-        user: None,
-        body: None,
-        response: None,
-    };
-    let tags: Option<Vec<String>> = rule.tags.iter().map(|tag| tag.render(&values)).collect();
-    let (Some(key), Some(tags)) = (rule.key.render(&values), tags) else {
-        out.add("cache", "bypassed: its key would be too long");
-        return;
-    };
-    out.add("cache", format!("key {key}"));
-    if !tags.is_empty() {
-        out.add("", format!("tags {}", tags.join(", ")));
-    }
-    let negative = rule
-        .negative_ms
-        .map_or("not kept".to_owned(), |ms| format!("kept {}", show_ms(ms)));
-    out.add(
-        "",
-        format!(
-            "fresh {}, then stale {}; 404 and 410 {negative}",
-            show_ms(rule.ttl_ms),
-            show_ms(rule.stale_ms)
-        ),
-    );
-    out.add(
-        "",
-        match route.l1_ms() {
-            0 => "l1: none, each hit asks Redis".to_owned(),
-            l1_ms => format!(
-                "l1: an isolate's own copy, up to {} after Redis confirmed it, when no limit needs a trip",
-                show_ms(l1_ms)
-            ),
-        },
-    );
-    let size = u64::try_from(rule.max_bytes).unwrap_or(u64::MAX);
-    out.add("", format!("bodies up to {}", show_bytes(size)));
-    let kept = selected.query_string();
-    if !kept.is_empty() {
-        out.add("query", format!("kept: {kept}"));
-    }
-    let dropped: Vec<&str> = query
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .filter(|pair| !pair.is_empty() && !kept.split('&').any(|kept| same_parameter(kept, pair)))
-        .collect();
-    if !dropped.is_empty() {
-        let label = if kept.is_empty() { "query" } else { "" };
-        out.add(label, format!("dropped: {}", dropped.join("&")));
-    }
-    out.add(
-        "",
-        match rule.forward_credentials {
-            true => "Cookie and Authorization go to the origin; an answer to either is not kept",
-            false => "fetched without Cookie and Authorization, and served to everybody",
-        },
-    );
-}
-
-/// Whether a pair of the request's query is one that is kept.
-fn same_parameter(kept: &str, pair: &str) -> bool {
-    decode(kept, false) == decode(pair, true)
-        || (!pair.contains('=') && kept.strip_suffix('=') == Some(pair))
 }
 
 /// What is known of a template before there is a visitor, a body and an answer.

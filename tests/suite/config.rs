@@ -94,6 +94,8 @@ fn everything_is_read() {
         ("POLICY", r#"{"route":[]}"#),
         ("RATE_LIMIT_WINDOW_MS", "60000"),
         ("RATE_LIMIT_MAX_REQUESTS", "2147483648"),
+        ("NOTIFICATION_CACHE_TTL", " 1 "),
+        ("UNREAD_COUNT_CACHE_TTL", "172800"),
         ("RATE_LIMIT_REDIS_ENABLED", "FALSE"),
         ("VIEW_SYNC_INTERVAL_HOURS", "nonsense"),
     ])
@@ -116,6 +118,8 @@ fn everything_is_read() {
     assert_eq!(config.policy.as_deref(), Some(r#"{"route":[]}"#));
     assert_eq!(config.rate_limit_window_ms, Some(60_000));
     assert_eq!(config.rate_limit_max_requests, Some(1 << 31));
+    assert_eq!(config.notification_cache_ttl_s, Some(1));
+    assert_eq!(config.unread_count_cache_ttl_s, Some(172_800));
     assert_eq!(config.switched_off, [Switch::RateLimitRedis]);
     let shown = format!("{config:?}");
     assert!(!shown.contains("-secret"), "{shown}");
@@ -144,6 +148,8 @@ fn empty_counts_as_unset() {
         "RATE_LIMIT_WINDOW_MS",
         "RATE_LIMIT_MAX_REQUESTS",
         "RATE_LIMIT_REDIS_ENABLED",
+        "NOTIFICATION_CACHE_TTL",
+        "UNREAD_COUNT_CACHE_TTL",
     ] {
         let config = with((name, "")).unwrap_or_else(|error| panic!("{error}"));
         assert!(config.redis.is_some_and(|redis| redis.cache.is_none()));
@@ -227,6 +233,11 @@ fn a_malformed_one_is_named_and_its_value_not_shown() {
             "RATE_LIMIT_MAX_REQUESTS",
             &["0", "-1", "hidden", "2147483649", "4294967297"],
         ),
+        (
+            "NOTIFICATION_CACHE_TTL",
+            &["0", "-1", "30s", "1.5", "hidden", "172801"],
+        ),
+        ("UNREAD_COUNT_CACHE_TTL", &["0", "hidden", "172801"]),
     ];
     for (variable, values) in cases {
         for value in *values {

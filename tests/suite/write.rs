@@ -18,7 +18,7 @@ use sha2::Sha256;
 use super::sim::{Fault, Passage, first_seed};
 use super::world::{Ask, Isolate, Says, World, policy};
 
-const SECRET: &[u8] = b"a secret of the tests";
+pub const SECRET: &[u8] = b"a secret of the tests";
 
 fn book_shop() -> Policy {
     policy(&json!({
@@ -51,7 +51,7 @@ fn world(says: Says) -> (Rc<World>, Isolate) {
 }
 
 /// `Bearer` and an HS256 token for that user.
-fn bearer(user: &str) -> String {
+pub fn bearer(user: &str) -> String {
     let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
     let signed = format!(
         "{}.{}",

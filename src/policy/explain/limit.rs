@@ -1,12 +1,19 @@
-//! One limit in words.
+//! One limit in words and facts.
 
 use super::super::bounds::{bucket_ms, leased_bucket_ms};
 use super::super::measure::show_ms;
 use super::super::types::*;
 use super::Explanation;
+use crate::json::{Map, Value, json};
 
-/// `route` is the name under which it counts.
-pub fn explain(out: &mut Explanation, limit: &Limit, route: &str, defaults: &Defaults) {
+/// `route` is the name under which it counts. The facts come back.
+pub fn explain(
+    out: &mut Explanation,
+    limit: &Limit,
+    route: &str,
+    defaults: &Defaults,
+) -> Value<'static> {
+    let mut facts = Map::new();
     let (id, who) = identity(&limit.by, &defaults.address);
     let id = match (defaults.hash_ids, &limit.by) {
         (false, _) | (_, By::Global) => id,
@@ -31,6 +38,27 @@ pub fn explain(out: &mut Explanation, limit: &Limit, route: &str, defaults: &Def
         false => bucket_ms(limit.window_ms, redis_ms),
     };
     let key = format!("ratelimit:{id}:{route}:{}", limit.name);
+    let mut fact = |name, value: Value<'static>| facts.insert(name, value);
+    fact("name", json!(&limit.name));
+    fact("requests", json!(limit.requests));
+    fact("window", json!(show_ms(limit.window_ms)));
+    fact("algorithm", json!(word(limit.algorithm)));
+    if let Algorithm::TokenBucket { burst } = limit.algorithm {
+        fact("burst", json!(burst));
+    }
+    fact("by", json!(id_kind(&limit.by)));
+    fact("key", json!(key.clone()));
+    let cost = limit.cost;
+    fact(
+        "cost",
+        json!({ "hit": cost.hit, "miss": cost.miss, "error": cost.error }),
+    );
+    fact("lease", json!(limit.lease));
+    fact("shadow", json!(limit.shadow));
+    fact("rollout", json!(u32::from(limit.rollout)));
+    fact("penalty", json!(limit.penalty.is_some()));
+    fact("allowed", json!(limit.allow.len()));
+    fact("denied", json!(limit.deny.len()));
     out.add(
         "",
         match limit.algorithm {
@@ -75,6 +103,26 @@ pub fn explain(out: &mut Explanation, limit: &Limit, route: &str, defaults: &Def
             more => format!("{more} entries are"),
         };
         out.add("", what.replace("{}", &entries));
+    }
+    Value::Object(facts)
+}
+
+fn word(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::SlidingWindow => "sliding-window",
+        Algorithm::SlidingLog => "sliding-log",
+        Algorithm::TokenBucket { .. } => "token-bucket",
+        Algorithm::FixedWindow => "fixed-window",
+    }
+}
+
+/// As the policy writes it.
+fn id_kind(by: &By) -> String {
+    match by {
+        By::Ip => "ip".to_owned(),
+        By::User => "user".to_owned(),
+        By::Global => "global".to_owned(),
+        By::Header(name) => ["header:", name].concat(),
     }
 }
 

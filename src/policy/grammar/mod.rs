@@ -8,6 +8,7 @@ mod cache;
 mod compose;
 mod fill;
 mod fit;
+mod life;
 mod limit;
 mod route;
 mod subject;
