@@ -234,7 +234,9 @@ pub async fn act<P: Ports>(
     let written = match (&lookup, &entry, times, known) {
         (Some(lookup), Some(entry), Some(times), Some(known)) => {
             let random = visit.ports.random();
-            Written::plan(&purge, lookup, entry, times, known, random)
+            let offset_ms = visit.gateway.limits.borrow().clock_offset_ms(0);
+            let offset_ms = offset_ms.unwrap_or(0);
+            Written::plan(&purge, lookup, entry, times, known, random, offset_ms)
         }
         _ => None,
     };

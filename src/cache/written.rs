@@ -71,7 +71,8 @@ pub enum Outcome {
 }
 
 impl Written {
-    /// `purge` has the entry's own key among its names. `None`: only purge.
+    /// `purge` has the entry's own key among its names; `offset_ms` is how far Redis' clock
+    /// is ahead of the isolate's. `None`: only purge.
     pub fn plan(
         purge: &Purge,
         lookup: &Lookup,
@@ -79,6 +80,7 @@ impl Written {
         times: Times,
         known: &Known,
         random: u128,
+        offset_ms: i64,
     ) -> Option<Self> {
         // The upper half: another purge in this transaction has the whole.
         let suffix = format!("{:016x}", random >> 64);
@@ -103,7 +105,7 @@ impl Written {
             expected.push(after);
         }
         commands.extend(purge.commands(random, Some(lookup)));
-        commands.extend(writes(lookup, entry, times, &expected));
+        commands.extend(writes(lookup, entry, times, &expected, offset_ms));
         commands.push(Command::new("MGET").args(keys));
         Some(Self {
             batch: Batch::multi(commands),

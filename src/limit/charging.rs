@@ -400,7 +400,8 @@ impl Asked {
                     entry.settled = total - u64::from(held.excess);
                     entry.own += u64::from(held.units - held.excess);
                 }
-                entry.is_touched |= is_expiry_set;
+                // Until it is known to be set, each charge sets it.
+                entry.is_touched = is_expiry_set || entry.is_touched && !held.lacks_expiry;
                 if !entry.is_previous_final {
                     entry.previous = Some(held.known.previous.clone());
                     entry.is_previous_final = is_final;

@@ -5,8 +5,7 @@
 //! older version, whatever fills, refreshes, adoptions and retries are under way.
 //!
 //! Values that a backend put there are purged by `DEL` alone (CONTRACT, Redis keys), so
-//! purges of tags do not bind them. A `meta:` record is lost together with its body: see
-//! ARCHITECTURE, What is known to be weak.
+//! purges of tags do not bind them.
 //!
 //! Some writes fill: their answers become the entry, under the same promise.
 //!
@@ -340,9 +339,7 @@ fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
         }
     }
     world.settle();
-    let mut immortal = world.immortal_keys();
-    // An expiry of a charge may be lost on its way; the cache has its own in each transaction.
-    immortal.retain(|key| !key.starts_with("ratelimit:"));
+    let immortal = world.immortal_keys();
     let mut wrong = wrong.take();
     if !immortal.is_empty() {
         wrong.push(format!("without expiry: {immortal:?}"));
@@ -371,10 +368,7 @@ fn lose(rng: &mut Rng, world: &World, id: &str) {
         4 | 5 => world.redis.evict(&format!("gen:item:{id}")),
         6 | 7 => world.redis.evict(&format!("gen:key:items:{id}")),
         8 => world.redis.evict(&format!("items:{id}")),
-        _ => {
-            world.redis.evict(&format!("items:{id}"));
-            world.redis.evict(&format!("meta:items:{id}"));
-        }
+        _ => world.redis.evict(&format!("meta:items:{id}")),
     }
 }
 

@@ -243,6 +243,13 @@ fn set(
                 expires_us = Some(now_us + ttl * unit_us);
                 rest
             }
+            ["PXAT", at_ms, rest @ ..] => {
+                let Ok(at_ms) = at_ms.parse::<u64>() else {
+                    return not_a_number();
+                };
+                expires_us = Some(at_ms * 1_000);
+                rest
+            }
             _ => return Reply::Error("ERR syntax error".to_owned()),
         };
     }
