@@ -12,7 +12,7 @@ use crate::policy::percent::decode;
 pub fn show<B>(gateway: &Gateway, query: Option<&str>) -> Result<Response<B>, Failure> {
     let (method, url) = parameters(query.unwrap_or_default())
         .ok_or_else(|| bad("the parameters here are method and url, each once: a method of letters, and a URL or path, percent-encoded"))?;
-    let facts = gateway.policy.explain(&method, &url).into_facts();
+    let facts = gateway.policy.explain(&method, &url).facts;
     Ok(answer_json(&Value::Object(facts)))
 }
 

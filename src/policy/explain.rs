@@ -4,6 +4,15 @@
 //! and `GET /-/explain` cannot disagree. Nothing is asked of Redis or the origin, and no
 //! visitor is known: ids and values that only a real request has stay placeholders.
 
+/// A line, for the command line alone: its words are not in the upload.
+macro_rules! add {
+    ($out:expr, $label:expr, $text:expr $(,)?) => {
+        if cfg!(feature = "cli") {
+            $out.add($label, $text);
+        }
+    };
+}
+
 mod answer;
 mod limit;
 
@@ -44,18 +53,6 @@ impl Explanation {
     fn fact(&mut self, name: &'static str, value: impl Into<Value<'static>>) {
         self.facts.insert(name, value.into());
     }
-
-    /// The facts, and under `text` the lines.
-    pub fn into_facts(mut self) -> Map<'static> {
-        let lines = std::mem::take(&mut self.lines);
-        let line = |(label, text): (&str, String)| match label {
-            "" => text,
-            label => [label, ": ", &text].concat(),
-        };
-        let lines: Vec<String> = lines.into_iter().map(line).collect();
-        self.fact("text", lines);
-        self.facts
-    }
 }
 
 /// Facts of a list of named things.
@@ -73,20 +70,20 @@ impl Policy {
             lines: Vec::new(),
             facts: Map::new(),
         };
-        out.add("request", format!("{method} {url}"));
+        add!(out, "request", format!("{method} {url}"));
         out.fact("method", method.to_owned());
         self.explain_path(&mut out, path, &resolved);
         if is_own(&resolved.path) {
-            out.add("route", "Edgeweir's own, never the origin's");
+            add!(out, "route", "Edgeweir's own, never the origin's");
             out.fact("route", Value::Null);
             match resolved.path == admin::HEALTH {
                 true => {
-                    out.add("limit", "none");
+                    add!(out, "limit", "none");
                     out.fact("limits", Vec::<String>::new());
                 }
                 false => self.explain_limits(&mut out, &resolved),
             }
-            out.add("answer", "from Edgeweir itself");
+            add!(out, "answer", "from Edgeweir itself");
             out.fact("answer", "edgeweir");
             return out;
         }
@@ -102,26 +99,31 @@ impl Policy {
         out.fact("hostile", is_hostile);
         if is_hostile {
             out.fact("folded", foldings(raw));
-            out.add(
+            add!(
+                out,
                 "path",
                 format!("{} goes to the origin as it was sent", resolved.path),
             );
-            out.add(
+            add!(
+                out,
                 "",
                 "hostile: servers read it in different ways (`//`, `\\`, `;`, an encoded slash,",
             );
-            out.add(
+            add!(
+                out,
                 "",
                 "backslash or NUL, an invalid code, or not UTF-8), so it matches no cached route",
             );
-            out.add(
+            add!(
+                out,
                 "",
                 format!("it may be folded into {}", foldings(raw).join(" or ")),
             );
         } else if resolved.path == raw {
-            out.add("path", format!("{raw} is in normal form"));
+            add!(out, "path", format!("{raw} is in normal form"));
         } else {
-            out.add(
+            add!(
+                out,
                 "path",
                 format!("{} in normal form; that goes to the origin", resolved.path),
             );
@@ -137,22 +139,24 @@ impl Policy {
     ) {
         let Some(route) = resolved.route else {
             out.fact("route", Value::Null);
-            out.add(
+            add!(
+                out,
                 "route",
                 "none matches; it is counted with all unmatched requests",
             );
             return;
         };
-        out.add("route", format!("{}: {}", route.name, matched(route)));
+        add!(out, "route", format!("{}: {}", route.name, matched(route)));
         out.fact("route", route.name.clone());
         out.fact("match", matched(route));
         out.fact("exact", resolved.exact);
         if !resolved.exact {
-            out.add(
+            add!(
+                out,
                 "",
                 "its path is not this one, but the origin may fold this one into it, so its",
             );
-            out.add("", "limits and purges apply; nothing else of it does");
+            add!(out, "", "limits and purges apply; nothing else of it does");
         }
         let paths = match resolved.exact {
             true => vec![resolved.path.clone()],
@@ -166,7 +170,8 @@ impl Policy {
             for other in self.candidates(method, &path) {
                 if other.name != route.name && !beaten.contains(&other.name.as_str()) {
                     beaten.push(&other.name);
-                    out.add(
+                    add!(
+                        out,
                         "",
                         format!(
                             "wins over {}: {}, because {}",
@@ -179,12 +184,12 @@ impl Policy {
             }
         }
         if beaten.is_empty() {
-            out.add("", "no other route matches");
+            add!(out, "", "no other route matches");
         }
         out.fact("wins_over", names(beaten));
         let mut placeholders: Vec<Value<'static>> = Vec::new();
         for (name, value) in resolved.values.iter() {
-            out.add("", format!("{{{name}}} is {value:?}"));
+            add!(out, "", format!("{{{name}}} is {value:?}"));
             placeholders.push(json!({ "name": name.to_owned(), "value": value.to_owned() }));
         }
         out.fact("placeholders", placeholders);
@@ -207,7 +212,8 @@ impl Policy {
         };
         out.fact("limited_as", name.to_owned());
         if resolved.limited_as.map(|route| &route.name) != resolved.route.map(|route| &route.name) {
-            out.add(
+            add!(
+                out,
                 "limit",
                 format!("those of {name}, which the origin may fold this path into"),
             );
@@ -218,7 +224,7 @@ impl Policy {
             .collect();
         out.fact("limits", limits_facts);
         if limits.is_empty() {
-            out.add("limit", "none");
+            add!(out, "limit", "none");
         } else {
             let (word, text) = match redis_down {
                 RedisDown::Local => ("local", "without Redis: this isolate's own counts (local)"),
@@ -226,10 +232,10 @@ impl Policy {
                 RedisDown::Closed => ("closed", "without Redis: 503 (closed)"),
             };
             out.fact("redis_down", word);
-            out.add("", text);
+            add!(out, "", text);
         }
         for switch in switches {
-            out.add("switch", switched_off(*switch));
+            add!(out, "switch", switched_off(*switch));
         }
         if !switches.is_empty() {
             let variable = |switch: &Switch| switched_off(*switch).split(' ').next();

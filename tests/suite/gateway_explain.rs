@@ -1,4 +1,4 @@
-//! `GET /-/explain`: the facts of `npm run policy -- explain` as JSON, and its text.
+//! `GET /-/explain`: the facts of `npm run policy -- explain` as JSON.
 
 use edgeweir::config::Secret;
 use edgeweir::gateway::Settings;
@@ -55,21 +55,7 @@ fn facts(method: &str, url: &str) -> Value {
         0,
         "the request is not made"
     );
-    let mut facts = served.json();
-    // The same lines as offline, under the same labels.
-    let text: Vec<String> = serde_json::from_value(facts["text"].take()).unwrap();
-    let offline = shop().explain(&method.to_ascii_uppercase(), url);
-    let lines: Vec<String> = offline
-        .lines
-        .iter()
-        .map(|(label, line)| match *label {
-            "" => line.clone(),
-            label => format!("{label}: {line}"),
-        })
-        .collect();
-    assert_eq!(text, lines);
-    facts.as_object_mut().unwrap().remove("text");
-    facts
+    served.json()
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub fn explain(
             && (route.purge.is_some() || route.fill.is_some())
         {
             let text = format!("a 2xx answer purges what {} purges", route.name);
-            out.add("", text);
+            add!(out, "", text);
             out.fact("purges_like", route.name.clone());
         }
         return;
@@ -33,7 +33,7 @@ pub fn explain(
             out.fact("looked_up", bypassed.is_none());
             if let Some(why) = bypassed {
                 out.fact("why", why);
-                out.add("cache", format!("bypassed: {why}"));
+                add!(out, "cache", format!("bypassed: {why}"));
             }
         }
         (None, Some(parts)) => composed(out, policy, parts),
@@ -48,7 +48,7 @@ pub fn explain(
 }
 
 fn passes(out: &mut Explanation) {
-    out.add("answer", "passes through to the origin, uncached");
+    add!(out, "answer", "passes through to the origin, uncached");
     out.fact("answer", "origin");
     out.fact("looked_up", false);
     let why = match out.facts.get("route") {
@@ -64,12 +64,14 @@ fn by_origin(out: &mut Explanation, route: &Route, resolved: &Resolved<'_>, quer
         key.push('?');
         key.push_str(query);
     }
-    out.add(
+    add!(
+        out,
         "cache",
         "by the origin's headers (RFC 9111), keyed by the whole URL",
     );
-    out.add("", format!("key {key}"));
-    out.add(
+    add!(out, "", format!("key {key}"));
+    add!(
+        out,
         "",
         "Cookie and Authorization go to the origin; its headers decide what is shared",
     );
@@ -101,24 +103,21 @@ fn kept(
     let (Some(key), Some(tags)) = (rule.key.render(&values), tags) else {
         return Some("its key would be too long");
     };
-    out.add("cache", format!("key {key}"));
+    add!(out, "cache", format!("key {key}"));
     out.fact("key", key);
     if !tags.is_empty() {
-        out.add("", format!("tags {}", tags.join(", ")));
+        add!(out, "", format!("tags {}", tags.join(", ")));
     }
     out.fact("tags", tags);
-    let negative = rule
-        .negative_ms
-        .map_or("not kept".to_owned(), |ms| format!("kept {}", show_ms(ms)));
-    let from = rule.ttl_from.map_or(String::new(), |variable| {
-        format!(" (the variable {variable})")
-    });
-    out.add(
+    add!(
+        out,
         "",
         format!(
-            "fresh {}{from}, then stale {}; 404 and 410 {negative}",
+            "fresh {}{}, then stale {}; 404 and 410 {}",
             show_ms(rule.ttl_ms),
-            show_ms(rule.stale_ms)
+            (rule.ttl_from).map_or(String::new(), |name| format!(" (the variable {name})")),
+            show_ms(rule.stale_ms),
+            (rule.negative_ms).map_or("not kept".to_owned(), |ms| format!("kept {}", show_ms(ms)))
         ),
     );
     out.fact("ttl", show_ms(rule.ttl_ms));
@@ -128,7 +127,8 @@ fn kept(
         out.fact("negative", show_ms(negative_ms));
     }
     out.fact("l1", show_ms(route.l1_ms()));
-    out.add(
+    add!(
+        out,
         "",
         match route.l1_ms() {
             0 => "l1: none, each hit asks Redis".to_owned(),
@@ -139,7 +139,7 @@ fn kept(
         },
     );
     let size = show_bytes(u64::try_from(rule.max_bytes).unwrap_or(u64::MAX));
-    out.add("", format!("bodies up to {size}"));
+    add!(out, "", format!("bodies up to {size}"));
     out.fact("max_size", size);
     parameters(out, &selected.query_string(), query);
     let (word, text) = match rule.forward_credentials {
@@ -153,9 +153,9 @@ fn kept(
         ),
     };
     out.fact("credentials", word);
-    out.add("", text);
+    add!(out, "", text);
     const STORED: &str = "a 200 with JSON, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding";
-    out.add("", format!("stored: {STORED}"));
+    add!(out, "", format!("stored: {STORED}"));
     out.fact("stored", STORED);
     None
 }
@@ -163,7 +163,7 @@ fn kept(
 /// Which parameters of the query reach key and origin.
 fn parameters(out: &mut Explanation, kept: &str, query: Option<&str>) {
     if !kept.is_empty() {
-        out.add("query", format!("kept: {kept}"));
+        add!(out, "query", format!("kept: {kept}"));
     }
     let dropped: Vec<&str> = query
         .into_iter()
@@ -172,7 +172,7 @@ fn parameters(out: &mut Explanation, kept: &str, query: Option<&str>) {
         .collect();
     if !dropped.is_empty() {
         let label = if kept.is_empty() { "query" } else { "" };
-        out.add(label, format!("dropped: {}", dropped.join("&")));
+        add!(out, label, format!("dropped: {}", dropped.join("&")));
     }
     out.fact("query", kept.to_owned());
     out.fact("dropped", names(dropped));
@@ -189,7 +189,8 @@ fn composed(out: &mut Explanation, policy: &Policy, parts: &[Part]) {
         .iter()
         .map(|part| part.each.as_ref().map_or(1, |each| each.values.len()))
         .sum();
-    out.add(
+    add!(
+        out,
         "answer",
         format!("composed of {answers} answers, read in one trip"),
     );
@@ -215,14 +216,15 @@ fn composed(out: &mut Explanation, policy: &Policy, parts: &[Part]) {
             fact.insert("each", each.placeholder.clone().into());
             fact.insert("values", each.values.clone().into());
         }
-        out.add("", text);
+        add!(out, "", text);
         facts.push(Value::Object(fact));
     }
     out.fact("parts", facts);
 }
 
 fn purged(out: &mut Explanation, rule: &PurgeRule, resolved: &Resolved<'_>) {
-    out.add(
+    add!(
+        out,
         "purge",
         "after a 2xx answer, before the answer is passed on",
     );
@@ -237,7 +239,7 @@ fn purged(out: &mut Explanation, rule: &PurgeRule, resolved: &Resolved<'_>) {
             .map(|template| partial(template, resolved))
             .collect();
         if !shown.is_empty() {
-            out.add("", format!("{what} {}", shown.join(", ")));
+            add!(out, "", format!("{what} {}", shown.join(", ")));
         }
         facts.insert(name, shown.into());
     }
@@ -252,7 +254,8 @@ fn filled(out: &mut Explanation, policy: &Policy, rule: &FillRule, resolved: &Re
     else {
         return;
     };
-    out.add(
+    add!(
+        out,
         "fill",
         format!(
             "a 200 or 201 with JSON becomes the entry of {}; any other 2xx only purges that",
@@ -265,11 +268,15 @@ fn filled(out: &mut Explanation, policy: &Policy, rule: &FillRule, resolved: &Re
             Given::Path(from) => resolved.values.get(from).unwrap_or_default().to_owned(),
             Given::Response(pointer) => format!("{{response:{pointer}}}"),
         };
-        out.add("", format!("{{{name}}} is {value}"));
+        add!(out, "", format!("{{{name}}} is {value}"));
         with.push(json!({ "name": name.clone(), "value": value }));
     }
     let key = cache.key.text();
-    out.add("", format!("key {key}, fresh {}", show_ms(cache.ttl_ms)));
+    add!(
+        out,
+        "",
+        format!("key {key}, fresh {}", show_ms(cache.ttl_ms))
+    );
     out.fact(
         "fill",
         json!({ "route": route.name.clone(), "key": key, "with": with }),

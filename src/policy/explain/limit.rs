@@ -19,7 +19,8 @@ pub fn explain(
         (false, _) | (_, By::Global) => id,
         (true, _) => format!("{{hash of {}}}", id.trim_matches(['{', '}'])),
     };
-    out.add(
+    add!(
+        out,
         "limit",
         format!(
             "{}: {} by {who}{}",
@@ -59,7 +60,8 @@ pub fn explain(
     fact("penalty", json!(limit.penalty.is_some()));
     fact("allowed", json!(limit.allow.len()));
     fact("denied", json!(limit.deny.len()));
-    out.add(
+    add!(
+        out,
         "",
         match limit.algorithm {
             Algorithm::SlidingWindow => format!(
@@ -72,17 +74,17 @@ pub fn explain(
     if limit.lease {
         let bucket = show_ms(bucket_ms);
         let text = format!("leased: an isolate charges ahead what it will need for {bucket}");
-        out.add("", text);
+        add!(out, "", text);
     }
     if limit.shadow {
-        out.add("", "shadow: counts and reports, never refuses");
+        add!(out, "", "shadow: counts and reports, never refuses");
     }
     if limit.rollout < 100 {
         let text = format!(
             "rollout: counts {} % of the ids, the same always",
             limit.rollout
         );
-        out.add("", text);
+        add!(out, "", text);
     }
     if let Some(penalty) = limit.penalty {
         let text = format!(
@@ -91,7 +93,7 @@ pub fn explain(
             show_ms(penalty.base_ms),
             show_ms(penalty.max_ms)
         );
-        out.add("", text);
+        add!(out, "", text);
     }
     for (list, what) in [
         (&limit.allow, "allow: {} not counted"),
@@ -102,7 +104,7 @@ pub fn explain(
             1 => "1 entry is".to_owned(),
             more => format!("{more} entries are"),
         };
-        out.add("", what.replace("{}", &entries));
+        add!(out, "", what.replace("{}", &entries));
     }
     Value::Object(facts)
 }

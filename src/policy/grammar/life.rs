@@ -46,7 +46,7 @@ pub fn ttl(table: &Table<'_>, overrides: &Overrides, faults: &mut Faults) -> Opt
     let known = variables.iter().find(|(variable, ..)| *variable == name);
     let Some((variable, set_s, or_s)) = known else {
         let names = variables.map(|(variable, ..)| variable);
-        let help = match nearest(name, names.into_iter()) {
+        let help = match nearest(name, names) {
             Some(meant) => format!("did you mean \"${meant}\"?"),
             None => format!("the variables are {}", list(&names)),
         };
