@@ -302,12 +302,17 @@ fn why(winner: &Route, other: &Route, method: &str) -> String {
 
 fn path_and_query(url: &str) -> (&str, Option<&str>) {
     let url = url.split('#').next().unwrap_or_default();
-    let target = match url.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
+    // Searching for a text of several characters would be code that nothing else needs.
+    let whole = url
+        .split_once(':')
+        .filter(|(scheme, _)| !scheme.contains(['/', '?']))
+        .and_then(|(_, rest)| rest.strip_prefix("//"));
+    let target = match whole {
+        Some(rest) => {
             let start = rest.find(['/', '?']).unwrap_or(rest.len());
             rest.get(start..).unwrap_or_default()
         }
-        _ => url,
+        None => url,
     };
     match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
