@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::base64;
-use crate::policy::bounds::{MAX_REQUESTS, MAX_WINDOW_MS};
+use crate::policy::bounds::{MAX_LIFE_MS, MAX_REQUESTS, MAX_WINDOW_MS};
 use crate::policy::{Form, Policy, Route, Switch};
 use crate::redis::{Endpoint, MAX_SHARDS};
 
@@ -36,6 +36,10 @@ pub struct Config {
     pub rate_limit_window_ms: Option<u64>,
     /// `RATE_LIMIT_MAX_REQUESTS`, from 1 to 2^31.
     pub rate_limit_max_requests: Option<u32>,
+    /// `NOTIFICATION_CACHE_TTL`, as the next one from 1 to 172 800.
+    pub notification_cache_ttl_s: Option<u64>,
+    /// `UNREAD_COUNT_CACHE_TTL`.
+    pub unread_count_cache_ttl_s: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -109,13 +113,15 @@ const MAX_CACHE_KEYS: usize = 2;
 pub const CACHE_KEY: &str = "CACHE_KEY";
 
 impl Config {
-    /// What is missing for this policy alone. Without Redis nothing is stored.
+    /// What is missing for this policy alone. Without Redis nothing is stored, and of the policy built in, which must
+    /// do with what is required of all, what is a user's passes uncached without a key.
     pub fn check(&self, policy: &Policy) -> Result<(), ConfigError> {
         let is_of_user = |route: &Route| {
             let rule = route.cache.as_ref();
             rule.is_some_and(|rule| rule.form == Form::User)
         };
-        let needs_key = self.redis.is_some() && policy.routes.iter().any(is_of_user);
+        let is_chosen = self.redis.is_some() && self.policy.is_some();
+        let needs_key = is_chosen && policy.routes.iter().any(is_of_user);
         if needs_key && self.cache_keys.is_empty() {
             return Err(problem(
                 CACHE_KEY,
@@ -145,6 +151,8 @@ impl Config {
             rate_limit_max_requests: vars
                 .number("RATE_LIMIT_MAX_REQUESTS", u64::from(MAX_REQUESTS))?
                 .and_then(|requests| u32::try_from(requests).ok()),
+            notification_cache_ttl_s: vars.number("NOTIFICATION_CACHE_TTL", MAX_LIFE_MS / 1_000)?,
+            unread_count_cache_ttl_s: vars.number("UNREAD_COUNT_CACHE_TTL", MAX_LIFE_MS / 1_000)?,
         })
     }
 }

@@ -152,8 +152,16 @@ pub async fn seed<P: Ports>(
     lookup: &Lookup,
     generations: Vec<Option<String>>,
 ) -> Option<Vec<String>> {
+    seed_keys(visit, &lookup.generation_keys(), generations).await
+}
+
+/// The same of any generations, by their keys.
+pub async fn seed_keys<P: Ports>(
+    visit: &Visit<'_, P>,
+    keys: &[String],
+    generations: Vec<Option<String>>,
+) -> Option<Vec<String>> {
     let fresh = generation(visit.ports.random());
-    let keys = lookup.generation_keys();
     let seeds: Vec<Command> = keys
         .iter()
         .zip(&generations)

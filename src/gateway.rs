@@ -22,6 +22,7 @@ use crate::admin;
 use crate::admission::{Admission, admit, is_denied, is_off};
 use crate::bill;
 use crate::cache::purge::Unpurged;
+use crate::cache::written::Known;
 use crate::cache::{Adopted, Flights, L1, Seen};
 use crate::compose::{self, Piece, compose};
 use crate::concurrency::Concurrency;
@@ -48,7 +49,7 @@ use crate::refused::Refused;
 use crate::trip;
 use crate::visit::Visit;
 use crate::visitor::Visitor;
-use crate::write;
+use crate::write::{self, Write};
 
 /// Longer paths are answered 414; workerd itself takes at most 16 KB of URL.
 pub const MAX_PATH_BYTES: usize = 16 * 1024;
@@ -125,6 +126,8 @@ enum Plan<'p> {
     Exchange(Exchange),
     /// To the origin as it is.
     Pass,
+    /// The same; the answer becomes an entry, if these are still its generations then.
+    Fill(Vec<String>, Option<Vec<Option<String>>>),
     /// A cached route that is not looked up: why, and what the origin is asked for.
     Bypass(&'static str, String),
     TooLong,
@@ -137,7 +140,15 @@ impl Plan<'_> {
             Plan::Listing(wanted) => vec![wanted],
             Plan::Exchange(exchange) => vec![&exchange.wanted],
             Plan::Composed(_, pieces) => pieces.iter().map(|piece| &piece.wanted).collect(),
-            Plan::Admin | Plan::Pass | Plan::Bypass(..) | Plan::TooLong => Vec::new(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Keys of generations that are read before the origin is asked.
+    fn generations(&self) -> &[String] {
+        match self {
+            Plan::Fill(keys, _) => keys,
+            _ => &[],
         }
     }
 }
@@ -168,7 +179,7 @@ async fn answer<P: Ports>(
     let gateway = visit.gateway;
     let resolved = gateway.policy.resolve(&request.method, &request.path);
     let visitor = Visitor::new(request, gateway, visit.now_ms() / 1000);
-    let plan = plan(gateway, request, &resolved, &visitor);
+    let mut plan = plan(gateway, request, &resolved, &visitor);
     let admission = match admit(gateway, &resolved, &visitor) {
         Ok(admission) => admission,
         Err(denied) => {
@@ -187,7 +198,11 @@ async fn answer<P: Ports>(
         conduct::look(visit, ip);
         return finish(visit, request, &[], Err(banned));
     }
-    let asked = trip::ask(visit, &admission, ip, &plan.wanted()).await;
+    let (wanted, generations) = (plan.wanted(), plan.generations());
+    let asked = trip::ask(visit, &admission, ip, &wanted, generations).await;
+    if let Plan::Fill(_, generations) = &mut plan {
+        *generations = asked.generations;
+    }
     if asked.has_news && is_denied(gateway, &resolved, &visitor) {
         return finish(visit, request, &[], Err(Failure::Denied));
     }
@@ -265,7 +280,11 @@ async fn serve<P: Ports>(
             let seen = seen.into_iter().next().flatten();
             exchange::answer(visit, exchange, incoming, seen).await
         }
-        Plan::Pass => pass(visit, request, incoming, resolved, visitor).await,
+        Plan::Pass => pass(visit, request, incoming, resolved, visitor, None).await,
+        Plan::Fill(keys, generations) => {
+            let known = write::known(visit, keys.clone(), generations.clone()).await;
+            pass(visit, request, incoming, resolved, visitor, known).await
+        }
         Plan::Bypass(why, target) => {
             let mut response = bypass(visit, request, incoming, why, target).await?;
             let rule = resolved.route.and_then(|route| route.cache.as_ref());
@@ -295,7 +314,11 @@ fn plan<'p>(
         return Plan::Pass;
     };
     if !matches!(request.method.as_str(), "GET" | "HEAD") {
-        return Plan::Pass;
+        let write = Write::of(resolved).map(|write| write.generation_keys(policy));
+        return match write.filter(|keys| !keys.is_empty()) {
+            Some(keys) => Plan::Fill(keys, None),
+            None => Plan::Pass,
+        };
     }
     if let Some(parts) = &route.compose {
         return Plan::Composed(parts, compose::pieces(policy, parts));
@@ -321,6 +344,9 @@ fn plan<'p>(
     }
     let query = request.query.as_deref();
     let user = match (rule.form, visitor.user()) {
+        (Form::User, _) if gateway.settings.cache_keys.is_empty() => {
+            return Plan::Bypass("no-cache-key", as_sent(request, resolved));
+        }
         (Form::User, None) => return Plan::Bypass("user", as_sent(request, resolved)),
         (Form::User, Some(user)) => Some((user, &request.headers)),
         _ => None,
@@ -352,17 +378,11 @@ async fn pass<P: Ports>(
     incoming: &P::Incoming,
     resolved: &Resolved<'_>,
     visitor: &Visitor<'_>,
+    known: Option<Known>,
 ) -> Result<Response<P::Body>, Failure> {
-    // A write that the origin may fold into another route's path purges like it.
-    let purging = [
-        (resolved.route.filter(|_| resolved.exact), &resolved.values),
-        (resolved.limited_as, &resolved.folded_values),
-    ];
-    let purging = purging
-        .into_iter()
-        .find_map(|(route, values)| Some((route?.purge.as_ref()?, values)));
-    let body = match purging {
-        Some((rule, _)) if write::needs_body(rule) => {
+    let write = Write::of(resolved);
+    let body = match &write {
+        Some(write) if write.needs_body() => {
             visit
                 .ports
                 .read_incoming(incoming, write::MAX_JSON_BYTES, visit.origin_timeout_ms())
@@ -375,9 +395,8 @@ async fn pass<P: Ports>(
         .forward(incoming, &target, &replaced_headers(request))
         .await
         .map_err(origin_failure)?;
-    if let Some((rule, values)) = purging {
-        let user = visitor.user();
-        response = write::purge_after(visit, rule, values, user, body, response)
+    if let Some(write) = &write {
+        response = write::act(visit, write, known.as_ref(), visitor.user(), body, response)
             .await
             .map_err(origin_failure)?;
     }

@@ -25,6 +25,8 @@ pub struct Asked {
     pub checked: Checked,
     /// Of an admitted request, in the order of what it wants; `None`: Redis did not answer.
     pub seen: Vec<Option<Seen>>,
+    /// Generations that were asked for beside it; `None`: Redis did not answer.
+    pub generations: Option<Vec<Option<String>>>,
     /// It brought what operators say now.
     pub has_news: bool,
 }
@@ -48,6 +50,7 @@ pub async fn ask<P: Ports>(
     admission: &Admission<'_>,
     ip: Option<&str>,
     wanted: &[&Wanted],
+    generations: &[String],
 ) -> Asked {
     let gateway = visit.gateway;
     let is_free = is_free(visit, admission);
@@ -58,7 +61,8 @@ pub async fn ask<P: Ports>(
         false => u64::from(admission.charges.iter().all(|charge| charge.limit.lease)),
     };
     let mut reading = Reading::plan(visit, wanted, trust);
-    let turn = turn(visit, admission, !is_free, !reading.is_empty()).await;
+    let reads = !reading.is_empty() || !generations.is_empty();
+    let turn = turn(visit, admission, !is_free, reads).await;
     let wants_controls = controls::claim(gateway, visit.now_ms());
     let answered = match turn {
         Turn::Refused(checked) => Answered {
@@ -67,7 +71,10 @@ pub async fn ask<P: Ports>(
             controls: None,
         },
         Turn::Go(place) => {
-            let read = reading.leave(visit);
+            let mut read = reading.leave(visit);
+            if !generations.is_empty() {
+                read.push(Command::new("MGET").args(generations.iter().map(String::as_str)));
+            }
             let rides = wants_controls.is_some() && (!is_free || !read.is_empty());
             let answered = send(visit, admission, ip, read, rides).await;
             if let Some(place) = place
@@ -77,6 +84,11 @@ pub async fn ask<P: Ports>(
             }
             answered
         }
+    };
+    let mut found = answered.found;
+    let generations = match &mut found {
+        Some(Ok(replies)) if !generations.is_empty() => replies.pop().and_then(values),
+        _ => None,
     };
     let mut checked = follow_up(visit, answered.checked);
     visit
@@ -94,14 +106,21 @@ pub async fn ask<P: Ports>(
         }
     };
     let seen = match checked.verdict {
-        Verdict::Admitted => reading::finish(visit, wanted, &reading, answered.found).await,
+        Verdict::Admitted => reading::finish(visit, wanted, &reading, found).await,
         _ => Vec::new(),
     };
     Asked {
         checked,
         seen,
+        generations,
         has_news,
     }
+}
+
+/// The texts of an MGET.
+fn values(reply: Reply) -> Option<Vec<Option<String>>> {
+    let text = |reply: &Reply| reply.as_str().map(str::to_owned);
+    Some(reply.as_list()?.iter().map(text).collect())
 }
 
 /// What operators have changed is read after an answer that took no trip.

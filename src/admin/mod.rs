@@ -2,6 +2,7 @@
 //!
 //! Every path below `/-/` is the edge's own; none reaches the origin.
 
+mod explain;
 mod limits;
 mod lists;
 mod metrics;
@@ -25,6 +26,7 @@ const PURGE: &str = "/-/purge";
 const LISTS: &str = "/-/lists";
 const LIMITS: &str = "/-/limits";
 const METRICS: &str = "/-/metrics";
+const EXPLAIN: &str = "/-/explain";
 
 /// `GET /-/health`: always 200; says `degraded` while Redis does not answer, and
 /// `disabled` where there is none to ask.
@@ -74,6 +76,7 @@ enum Call {
     Lists,
     Limits,
     Metrics,
+    Explain,
     /// Of a route, by name.
     LimitsOf(String),
 }
@@ -85,6 +88,7 @@ impl Call {
             LISTS => Some(Self::Lists),
             LIMITS => Some(Self::Limits),
             METRICS => Some(Self::Metrics),
+            EXPLAIN => Some(Self::Explain),
             _ => {
                 let route = path.strip_prefix(LIMITS)?.strip_prefix('/')?;
                 decode(route, false).map(Self::LimitsOf)
@@ -95,7 +99,7 @@ impl Call {
     fn allow(&self) -> &'static str {
         match self {
             Self::Purge | Self::Lists => "POST",
-            Self::Limits | Self::Metrics => "GET",
+            Self::Limits | Self::Metrics | Self::Explain => "GET",
             Self::LimitsOf(_) => "GET, PUT, DELETE",
         }
     }
@@ -128,6 +132,7 @@ pub async fn answer<P: Ports>(
         Call::Lists => lists::change(visit, &body).await,
         Call::Limits => lists::show(visit).await,
         Call::Metrics => Ok(metrics::show(visit.gateway)),
+        Call::Explain => explain::show(visit.gateway, request.query.as_deref()),
         Call::LimitsOf(route) => limits::answer(visit, request, route, &body).await,
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! `lookup` judges what one MGET brought, `store` decides what may be kept,
 //! `flight` lets requests of one isolate share a fill, `purge` changes
-//! generations, `adopted` knows other services' values, `l1` keeps entries in the isolate,
-//! `http` judges by the origin's headers, `packed` is what is more than plain JSON. Nothing here sends anything or reads a clock.
+//! generations, `adopted` knows other services' values, `written` makes a write's
+//! answer the entry, `l1` keeps entries in the isolate, `http` judges by the origin's
+//! headers, `packed` is what is more than plain JSON. Nothing here sends anything or reads a clock.
 
 pub mod adopted;
 pub mod entry;
@@ -14,6 +15,7 @@ pub mod lookup;
 pub mod packed;
 pub mod purge;
 pub mod store;
+pub mod written;
 
 pub use adopted::Adopted;
 pub use entry::Entry;

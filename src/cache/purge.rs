@@ -26,6 +26,11 @@ impl Purge {
 
     /// One value serves all: it has never been used before.
     pub fn batch(&self, random: u128) -> Batch {
+        Batch::multi(self.commands(random, None))
+    }
+
+    /// The same without the names of an entry, which is written in the same transaction.
+    pub(super) fn commands(&self, random: u128, but: Option<&Lookup>) -> Vec<Command> {
         let fresh = generation(random);
         let renew = |key: String| {
             Command::new("SET")
@@ -37,13 +42,17 @@ impl Purge {
         let mut commands: Vec<Command> = self
             .tags
             .iter()
+            .filter(|tag| but.is_none_or(|lookup| !lookup.tags.contains(tag)))
             .map(|tag| renew(generation_key(tag)))
             .collect();
         for key in self.keys.iter() {
+            if but.is_some_and(|lookup| lookup.key == *key) {
+                continue;
+            }
             commands.push(renew(key_generation_key(key)));
             commands.push(Command::new("DEL").arg(key.as_str()).arg(meta_key(key)));
         }
-        Batch::multi(commands)
+        commands
     }
 }
 

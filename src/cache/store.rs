@@ -233,6 +233,19 @@ pub fn commands(
     lock_key: &str,
     offset_ms: i64,
 ) -> Batch {
+    let mut commands = writes(lookup, entry, times, generations, offset_ms);
+    commands.push(Command::new("DEL").arg(lock_key));
+    Batch::multi(commands)
+}
+
+/// The same of no fill.
+pub fn writes(
+    lookup: &Lookup,
+    entry: &Entry,
+    times: Times,
+    generations: &[String],
+    offset_ms: i64,
+) -> Vec<Command> {
     let origin = times.origin;
     let life_ms = times.life_ms();
     let mut commands = Vec::with_capacity(generations.len() + 3);
@@ -258,8 +271,7 @@ pub fn commands(
     for key in lookup.generation_keys() {
         commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
     }
-    commands.push(Command::new("DEL").arg(lock_key));
-    Batch::multi(commands)
+    commands
 }
 
 /// The same for an entry whose body lies there already: its life begins anew, and only its

@@ -55,6 +55,8 @@ impl Isolate {
         let overrides = Overrides {
             window_ms: config.rate_limit_window_ms,
             max_requests: config.rate_limit_max_requests,
+            notification_ttl_s: config.notification_cache_ttl_s,
+            unread_ttl_s: config.unread_count_cache_ttl_s,
         };
         let policy = Policy::from_json(text, &overrides).map_err(Failure::bad_policy)?;
         config.check(&policy).map_err(misconfigured)?;

@@ -36,6 +36,8 @@ pub const MAX_VALUE_BYTES: usize = 256;
 pub const MAX_RENDERED_BYTES: usize = 1024;
 /// One value that a JSON pointer finds.
 pub const MAX_POINTED_BYTES: usize = 512;
+/// Values of a list that a JSON pointer finds: each makes a key or tag of its own.
+pub const MAX_POINTED_VALUES: usize = 32;
 /// The listed parameters of one request, encoded; longer ones bypass the cache.
 pub const MAX_SELECTED_BYTES: usize = 4096;
 

@@ -1,17 +1,27 @@
-//! What the policy does with one request, and why, for people.
+//! What the policy does with one request, and why: lines for people, facts for machines.
 //!
-//! Nothing is asked of Redis or the origin, and no visitor is known: ids and values
-//! that only a real request has stay placeholders.
+//! Both are written side by side, from the same values, so that `npm run policy -- explain`
+//! and `GET /-/explain` cannot disagree. Nothing is asked of Redis or the origin, and no
+//! visitor is known: ids and values that only a real request has stay placeholders.
 
+/// A line, for the command line alone: its words are not in the upload.
+macro_rules! add {
+    ($out:expr, $label:expr, $text:expr $(,)?) => {
+        if cfg!(feature = "cli") {
+            $out.add($label, $text);
+        }
+    };
+}
+
+mod answer;
 mod limit;
 
 use std::fmt;
 
 use crate::admin;
+use crate::json::{Map, Value, json};
 
-use super::key::Values;
-use super::measure::{show_bytes, show_ms};
-use super::percent::{decode, encode_component};
+use super::percent::encode_component;
 use super::route::{Resolved, is_own, takes_method};
 use super::target::{foldings, normalise};
 use super::types::*;
@@ -20,6 +30,7 @@ use super::types::*;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     pub lines: Vec<(&'static str, String)>,
+    pub facts: Map<'static>,
 }
 
 impl fmt::Display for Explanation {
@@ -38,6 +49,16 @@ impl Explanation {
             self.lines.push((label, text));
         }
     }
+
+    fn fact(&mut self, name: &'static str, value: impl Into<Value<'static>>) {
+        self.facts.insert(name, value.into());
+    }
+}
+
+/// Facts of a list of named things.
+fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> Value<'static> {
+    let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+    names.into()
 }
 
 impl Policy {
@@ -45,57 +66,64 @@ impl Policy {
     pub fn explain(&self, method: &str, url: &str) -> Explanation {
         let (path, query) = path_and_query(url);
         let resolved = self.resolve(method, path);
-        let mut out = Explanation { lines: Vec::new() };
-        out.add("request", format!("{method} {url}"));
+        let mut out = Explanation {
+            lines: Vec::new(),
+            facts: Map::new(),
+        };
+        add!(out, "request", format!("{method} {url}"));
+        out.fact("method", method.to_owned());
         self.explain_path(&mut out, path, &resolved);
         if is_own(&resolved.path) {
-            out.add("route", "Edgeweir's own, never the origin's");
+            add!(out, "route", "Edgeweir's own, never the origin's");
+            out.fact("route", Value::Null);
             match resolved.path == admin::HEALTH {
-                true => out.add("limit", "none"),
+                true => {
+                    add!(out, "limit", "none");
+                    out.fact("limits", Vec::<String>::new());
+                }
                 false => self.explain_limits(&mut out, &resolved),
             }
-            out.add("answer", "from Edgeweir itself");
+            add!(out, "answer", "from Edgeweir itself");
+            out.fact("answer", "edgeweir");
             return out;
         }
         self.explain_route(&mut out, method, path, &resolved);
         self.explain_limits(&mut out, &resolved);
-        match resolved.route.filter(|_| resolved.exact) {
-            None => {
-                out.add("answer", "passes through to the origin, uncached");
-                if let Some(route) = resolved.limited_as.filter(|route| route.purge.is_some()) {
-                    out.add(
-                        "",
-                        format!("a 2xx answer purges what {} purges", route.name),
-                    );
-                }
-            }
-            Some(route) => self.explain_answer(&mut out, route, &resolved, query),
-        }
+        answer::explain(&mut out, self, &resolved, query);
         out
     }
 
     fn explain_path(&self, out: &mut Explanation, raw: &str, resolved: &Resolved<'_>) {
-        if normalise(raw).hostile {
-            out.add(
+        let is_hostile = normalise(raw).hostile;
+        out.fact("path", resolved.path.clone());
+        out.fact("hostile", is_hostile);
+        if is_hostile {
+            out.fact("folded", foldings(raw));
+            add!(
+                out,
                 "path",
                 format!("{} goes to the origin as it was sent", resolved.path),
             );
-            out.add(
+            add!(
+                out,
                 "",
                 "hostile: servers read it in different ways (`//`, `\\`, `;`, an encoded slash,",
             );
-            out.add(
+            add!(
+                out,
                 "",
                 "backslash or NUL, an invalid code, or not UTF-8), so it matches no cached route",
             );
-            out.add(
+            add!(
+                out,
                 "",
                 format!("it may be folded into {}", foldings(raw).join(" or ")),
             );
         } else if resolved.path == raw {
-            out.add("path", format!("{raw} is in normal form"));
+            add!(out, "path", format!("{raw} is in normal form"));
         } else {
-            out.add(
+            add!(
+                out,
                 "path",
                 format!("{} in normal form; that goes to the origin", resolved.path),
             );
@@ -110,19 +138,25 @@ impl Policy {
         resolved: &Resolved<'_>,
     ) {
         let Some(route) = resolved.route else {
-            out.add(
+            out.fact("route", Value::Null);
+            add!(
+                out,
                 "route",
                 "none matches; it is counted with all unmatched requests",
             );
             return;
         };
-        out.add("route", format!("{}: {}", route.name, matched(route)));
+        add!(out, "route", format!("{}: {}", route.name, matched(route)));
+        out.fact("route", route.name.clone());
+        out.fact("match", matched(route));
+        out.fact("exact", resolved.exact);
         if !resolved.exact {
-            out.add(
+            add!(
+                out,
                 "",
                 "its path is not this one, but the origin may fold this one into it, so its",
             );
-            out.add("", "limits and purges apply; nothing else of it does");
+            add!(out, "", "limits and purges apply; nothing else of it does");
         }
         let paths = match resolved.exact {
             true => vec![resolved.path.clone()],
@@ -136,7 +170,8 @@ impl Policy {
             for other in self.candidates(method, &path) {
                 if other.name != route.name && !beaten.contains(&other.name.as_str()) {
                     beaten.push(&other.name);
-                    out.add(
+                    add!(
+                        out,
                         "",
                         format!(
                             "wins over {}: {}, because {}",
@@ -149,11 +184,15 @@ impl Policy {
             }
         }
         if beaten.is_empty() {
-            out.add("", "no other route matches");
+            add!(out, "", "no other route matches");
         }
+        out.fact("wins_over", names(beaten));
+        let mut placeholders: Vec<Value<'static>> = Vec::new();
         for (name, value) in resolved.values.iter() {
-            out.add("", format!("{{{name}}} is {value:?}"));
+            add!(out, "", format!("{{{name}}} is {value:?}"));
+            placeholders.push(json!({ "name": name.to_owned(), "value": value.to_owned() }));
         }
+        out.fact("placeholders", placeholders);
     }
 
     fn explain_limits(&self, out: &mut Explanation, resolved: &Resolved<'_>) {
@@ -171,95 +210,36 @@ impl Policy {
                 &[][..],
             ),
         };
+        out.fact("limited_as", name.to_owned());
         if resolved.limited_as.map(|route| &route.name) != resolved.route.map(|route| &route.name) {
-            out.add(
+            add!(
+                out,
                 "limit",
                 format!("those of {name}, which the origin may fold this path into"),
             );
         }
-        for limit in limits {
-            limit::explain(out, limit, name, &self.defaults);
-        }
+        let limits_facts: Vec<Value<'static>> = limits
+            .iter()
+            .map(|limit| limit::explain(out, limit, name, &self.defaults))
+            .collect();
+        out.fact("limits", limits_facts);
         if limits.is_empty() {
-            out.add("limit", "none");
+            add!(out, "limit", "none");
         } else {
-            out.add(
-                "",
-                match redis_down {
-                    RedisDown::Local => "without Redis: this isolate's own counts (local)",
-                    RedisDown::Open => "without Redis: admitted (open)",
-                    RedisDown::Closed => "without Redis: 503 (closed)",
-                },
-            );
+            let (word, text) = match redis_down {
+                RedisDown::Local => ("local", "without Redis: this isolate's own counts (local)"),
+                RedisDown::Open => ("open", "without Redis: admitted (open)"),
+                RedisDown::Closed => ("closed", "without Redis: 503 (closed)"),
+            };
+            out.fact("redis_down", word);
+            add!(out, "", text);
         }
         for switch in switches {
-            out.add("switch", switched_off(*switch));
+            add!(out, "switch", switched_off(*switch));
         }
-    }
-
-    fn explain_answer(
-        &self,
-        out: &mut Explanation,
-        route: &Route,
-        resolved: &Resolved<'_>,
-        query: Option<&str>,
-    ) {
-        if let Some(rule) = &route.cache {
-            explain_cache(out, route, rule, resolved, query);
-        } else if let Some(parts) = &route.compose {
-            self.explain_parts(out, parts);
-        } else {
-            out.add("answer", "passes through to the origin, uncached");
-        }
-        if let Some(rule) = &route.purge {
-            let show = |templates: &[Template]| {
-                let shown: Vec<String> = templates
-                    .iter()
-                    .map(|template| partial(template, resolved))
-                    .collect();
-                shown.join(", ")
-            };
-            out.add(
-                "purge",
-                "after a 2xx answer, before the answer is passed on",
-            );
-            for (what, templates) in [
-                ("keys", &rule.keys),
-                ("tags", &rule.tags),
-                ("tags when a value is missing:", &rule.otherwise),
-            ] {
-                if !templates.is_empty() {
-                    out.add("", format!("{what} {}", show(templates)));
-                }
-            }
-        }
-    }
-
-    fn explain_parts(&self, out: &mut Explanation, parts: &[Part]) {
-        let answers: usize = parts
-            .iter()
-            .map(|part| part.each.as_ref().map_or(1, |each| each.values.len()))
-            .sum();
-        out.add(
-            "answer",
-            format!("composed of {answers} answers, read in one trip"),
-        );
-        for part in parts {
-            let Some(route) = self.routes.get(part.route) else {
-                continue;
-            };
-            let each = part.each.as_ref().map_or(String::new(), |each| {
-                format!(
-                    ", for each {} of {}",
-                    each.placeholder,
-                    each.values.join(", ")
-                )
-            });
-            let key = route
-                .cache
-                .as_ref()
-                .map_or(String::new(), |rule| rule.key.text());
-            out.add("", format!("{}: {} ({key}){each}", part.name, route.name));
+        if !switches.is_empty() {
+            let variable = |switch: &Switch| switched_off(*switch).split(' ').next();
+            out.fact("switches", names(switches.iter().filter_map(variable)));
         }
     }
 }
@@ -277,123 +257,6 @@ fn switched_off(switch: Switch) -> &'static str {
             "NOTIFICATION_RATE_LIMIT_ENABLED = false: there are no limits"
         }
     }
-}
-
-fn explain_cache(
-    out: &mut Explanation,
-    route: &Route,
-    rule: &CacheRule,
-    resolved: &Resolved<'_>,
-    query: Option<&str>,
-) {
-    if rule.by_origin {
-        out.add(
-            "cache",
-            "by the origin's headers (RFC 9111), keyed by the whole URL",
-        );
-        out.add(
-            "",
-            "Cookie and Authorization go to the origin; its headers decide what is shared",
-        );
-        return;
-    }
-    let Some(selected) = rule.select(query) else {
-        out.add(
-            "cache",
-            "bypassed: a listed query parameter is not valid, or all are too long",
-        );
-        return;
-    };
-    let values = Values {
-        path: &resolved.values,
-        selected: Some(&selected),
-        user: Some(SOMEBODY),
-        body: None,
-        response: None,
-    };
-    let render = |template: &Template| {
-        let text = template.render(&values)?;
-        Some(text.replace(&encode_component(SOMEBODY), SOMEBODY))
-    };
-    let tags: Option<Vec<String>> = rule.tags.iter().map(render).collect();
-    let (Some(key), Some(tags)) = (render(&rule.key), tags) else {
-        out.add("cache", "bypassed: its key would be too long");
-        return;
-    };
-    out.add("cache", format!("key {key}"));
-    if !tags.is_empty() {
-        out.add("", format!("tags {}", tags.join(", ")));
-    }
-    let negative = rule
-        .negative_ms
-        .map_or("not kept".to_owned(), |ms| format!("kept {}", show_ms(ms)));
-    out.add(
-        "",
-        format!(
-            "fresh {}, then stale {}; 404 and 410 {negative}",
-            show_ms(rule.ttl_ms),
-            show_ms(rule.stale_ms)
-        ),
-    );
-    out.add(
-        "",
-        match route.l1_ms() {
-            0 => "l1: none, each hit asks Redis".to_owned(),
-            l1_ms => format!(
-                "l1: an isolate's own copy, up to {} after Redis confirmed it, when no limit needs a trip",
-                show_ms(l1_ms)
-            ),
-        },
-    );
-    let size = u64::try_from(rule.max_bytes).unwrap_or(u64::MAX);
-    out.add("", format!("bodies up to {}", show_bytes(size)));
-    let kept = selected.query_string();
-    if !kept.is_empty() {
-        out.add("query", format!("kept: {kept}"));
-    }
-    let dropped: Vec<&str> = query
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .filter(|pair| !pair.is_empty() && !kept.split('&').any(|kept| same_parameter(kept, pair)))
-        .collect();
-    if !dropped.is_empty() {
-        let label = if kept.is_empty() { "query" } else { "" };
-        out.add(label, format!("dropped: {}", dropped.join("&")));
-    }
-    match rule.form {
-        Form::Plain => {}
-        Form::Packed => out.add(
-            "",
-            "packed: any content type, gzipped when it pays, expanded for clients without gzip",
-        ),
-        Form::User => {
-            out.add(
-                "",
-                "of one verified user, encrypted with CACHE_KEY; private outward, in no isolate's memory",
-            );
-            out.add(
-                "",
-                "his Cookie and Authorization go to the origin; whoever is nobody bypasses the cache",
-            );
-            return;
-        }
-    }
-    out.add(
-        "",
-        match rule.forward_credentials {
-            true => "Cookie and Authorization go to the origin; an answer to either is not kept",
-            false => "fetched without Cookie and Authorization, and served to everybody",
-        },
-    );
-}
-
-/// Stands for a user whom nobody knows yet.
-const SOMEBODY: &str = "{user}";
-
-/// Whether a pair of the request's query is one that is kept.
-fn same_parameter(kept: &str, pair: &str) -> bool {
-    decode(kept, false) == decode(pair, true)
-        || (!pair.contains('=') && kept.strip_suffix('=') == Some(pair))
 }
 
 /// What is known of a template before there is a visitor, a body and an answer.
@@ -439,12 +302,17 @@ fn why(winner: &Route, other: &Route, method: &str) -> String {
 
 fn path_and_query(url: &str) -> (&str, Option<&str>) {
     let url = url.split('#').next().unwrap_or_default();
-    let target = match url.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
+    // Searching for a text of several characters would be code that nothing else needs.
+    let whole = url
+        .split_once(':')
+        .filter(|(scheme, _)| !scheme.contains(['/', '?']))
+        .and_then(|(_, rest)| rest.strip_prefix("//"));
+    let target = match whole {
+        Some(rest) => {
             let start = rest.find(['/', '?']).unwrap_or(rest.len());
             rest.get(start..).unwrap_or_default()
         }
-        _ => url,
+        None => url,
     };
     match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),

@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 
 use md5::{Digest, Md5};
 
-use super::bounds::{MAX_POINTED_BYTES, MAX_RENDERED_BYTES, MAX_SELECTED_BYTES};
+use super::bounds::{
+    MAX_POINTED_BYTES, MAX_POINTED_VALUES, MAX_RENDERED_BYTES, MAX_SELECTED_BYTES,
+};
 use super::percent::{decode, encode_component};
 use super::template::PathValues;
 use super::types::{CacheRule, Piece, Template};
@@ -117,34 +119,76 @@ impl Values<'_> {
 }
 
 impl Template {
+    fn one(piece: &Piece, values: &Values<'_>) -> Option<String> {
+        let pointed = |json: Option<&Value<'_>>, pointer| {
+            let text = scalar(json?.pointer(pointer)?)?;
+            Some(encode_component(&text))
+        };
+        match piece {
+            Piece::Text(text) => Some(text.clone()),
+            Piece::Value(name) => values.path_or_query(name),
+            Piece::Hash => Some(values.selected?.hash()),
+            Piece::User => plain(values.user?),
+            Piece::Body(pointer) => pointed(values.body, pointer),
+            Piece::Response(pointer) => pointed(values.response, pointer),
+        }
+    }
+
     /// The text with every value encoded; `None` when a value is not there, or is not
     /// of a kind or length that keys are made of.
     pub fn render(&self, values: &Values<'_>) -> Option<String> {
         let mut out = String::new();
         for piece in &self.pieces {
-            match piece {
-                Piece::Text(text) => out.push_str(text),
-                Piece::Value(name) => out.push_str(&values.path_or_query(name)?),
-                Piece::Hash => out.push_str(&values.selected?.hash()),
-                Piece::User => out.push_str(&plain(values.user?)?),
-                Piece::Body(pointer) => out.push_str(&pointed(values.body, pointer)?),
-                Piece::Response(pointer) => out.push_str(&pointed(values.response, pointer)?),
-            }
+            out.push_str(&Self::one(piece, values)?);
             if out.len() > MAX_RENDERED_BYTES {
                 return None;
             }
         }
         Some(out)
     }
+
+    /// The same for templates that may point at lists: a text for each value of a list,
+    /// none for an empty one, and `None` for more than `MAX_POINTED_VALUES` texts.
+    pub fn render_each(&self, values: &Values<'_>) -> Option<Vec<String>> {
+        let mut texts = vec![String::new()];
+        for piece in &self.pieces {
+            let (json, pointer) = match piece {
+                Piece::Body(pointer) => (values.body, pointer),
+                Piece::Response(pointer) => (values.response, pointer),
+                piece => {
+                    let text = Self::one(piece, values)?;
+                    texts.iter_mut().for_each(|before| before.push_str(&text));
+                    continue;
+                }
+            };
+            let found = json?.pointer(pointer)?;
+            let found = found.as_array().unwrap_or(std::slice::from_ref(found));
+            if texts.len() * found.len() > MAX_POINTED_VALUES {
+                return None;
+            }
+            let mut longer = Vec::new();
+            for value in found {
+                let text = encode_component(&scalar(value)?);
+                longer.extend(texts.iter().map(|before| [before, text.as_str()].concat()));
+            }
+            texts = longer;
+        }
+        let fits = texts.iter().all(|text| text.len() <= MAX_RENDERED_BYTES);
+        fits.then_some(texts)
+    }
 }
 
-fn pointed(json: Option<&Value<'_>>, pointer: &str) -> Option<String> {
-    match json?.pointer(pointer)? {
-        Value::String(text) => plain(text),
-        Value::Number(number) => Some(encode_component(&number.to_string())),
-        Value::Bool(boolean) => Some(boolean.to_string()),
-        _ => None,
-    }
+/// A value that keys are made of, as text; an empty one says no more than an absent one.
+pub fn scalar(value: &Value<'_>) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(boolean) => boolean.to_string(),
+        _ => return None,
+    };
+    (1..=MAX_POINTED_BYTES)
+        .contains(&text.len())
+        .then_some(text)
 }
 
 /// An empty value says no more than an absent one.

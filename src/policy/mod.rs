@@ -30,7 +30,7 @@ mod write;
 
 pub use error::PolicyError;
 pub use grammar::{OWN_KEYS, Overrides};
-pub use key::{Selected, Values};
+pub use key::{Selected, Values, scalar};
 #[cfg(feature = "cli")]
 pub use read::toml_to_json;
 pub use route::{Resolved, is_own};

@@ -80,10 +80,13 @@ impl Policy {
     /// Every route that matches a path in normal form, the most specific first.
     pub fn candidates(&self, method: &str, path: &str) -> Vec<&Route> {
         let segments = split(path);
-        let mut found: Vec<usize> = (0..self.routes.len())
-            .filter(|index| self.is_match(*index, method, &segments))
-            .collect();
-        found.sort_by(|a, b| self.specificity(*a, *b, method));
+        let mut found: Vec<usize> = Vec::new();
+        for index in 0..self.routes.len() {
+            if self.is_match(index, method, &segments) {
+                let before = |other: &usize| self.specificity(*other, index, method).is_le();
+                found.insert(found.partition_point(before), index);
+            }
+        }
         found
             .into_iter()
             .filter_map(|index| self.routes.get(index))

@@ -81,6 +81,7 @@ pub struct Route {
     pub redis_down: RedisDown,
     pub cache: Option<CacheRule>,
     pub purge: Option<PurgeRule>,
+    pub fill: Option<FillRule>,
     pub compose: Option<Vec<Part>>,
     /// Variables that turn a part of the route off.
     pub switches: Vec<Switch>,
@@ -249,6 +250,8 @@ pub enum Per {
 pub struct CacheRule {
     pub key: Template,
     pub ttl_ms: u64,
+    /// The variable that says `ttl_ms`.
+    pub ttl_from: Option<&'static str>,
     /// How long past `ttl_ms` an entry may still be served.
     pub stale_ms: u64,
     /// How long an isolate serves an entry of its own after Redis confirmed it, without
@@ -294,6 +297,29 @@ pub struct PurgeRule {
     pub tags: Vec<Template>,
     /// Tags that are purged when a value of `keys` or `tags` is not there.
     pub otherwise: Vec<Template>,
+}
+
+/// The entry that the answer of a successful write becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FillRule {
+    /// Index into `Policy::routes`; that route has a cache rule in `policy` mode.
+    pub route: usize,
+    /// Where the value of each placeholder of that route's path comes from.
+    pub with: Vec<(String, Given)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// A placeholder of the write's own path.
+    Path(String),
+    /// RFC 6901, in the write's answer.
+    Response(String),
+}
+
+impl FillRule {
+    pub fn needs_response(&self) -> bool {
+        (self.with.iter()).any(|(_, given)| matches!(given, Given::Response(_)))
+    }
 }
 
 /// One named part of a composed answer.

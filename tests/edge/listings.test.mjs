@@ -4,7 +4,7 @@ import test from "node:test";
 import assert from "node:assert/strict";
 import { startOrigin } from "../../dev/origin/server.mjs";
 import { LISTINGS } from "../../bench/listings.mjs";
-import { builtInPolicy, JWT_SECRET, list, startBed, token, until, WINDOW } from "./bed.mjs";
+import { builtInPolicy, JWT_SECRET, list, patiently, startBed, token, until, WINDOW } from "./bed.mjs";
 
 // Midday, so that "today" is the same day for the whole run.
 const NOON = Date.UTC(2026, 1, 9, 12);
@@ -25,19 +25,6 @@ test.after(async () => {
   await bed?.close();
   await origin?.close();
 });
-
-/**
- * The policy with the times that a busy machine keeps: the origin's database, the endpoint and this test are one process.
- * And at the boundary of a window a charge may take a second trip.
- */
-function patiently(policy) {
-  const quiet = (limits) => limits?.map((limit) => ({ ...limit, window: WINDOW.text }));
-  return {
-    ...policy,
-    defaults: { ...policy.defaults, limit: quiet(policy.defaults.limit), timeout: { redis: "10s", origin: "5m" } },
-    route: policy.route.map((route) => ("limit" in route ? { ...route, limit: quiet(route.limit) } : route)),
-  };
-}
 
 const ask = (path, options = {}) => bed.get(path, { ip: `198.51.100.${ip++ % 200}`, ...options });
 const isHit = (answer) => list(answer.headers["cache-status"])[0]?.params.hit === true;

@@ -7,6 +7,8 @@
 //! Values that a backend put there are purged by `DEL` alone (CONTRACT, Redis keys), so
 //! purges of tags do not bind them.
 //!
+//! Some writes fill: their answers become the entry, under the same promise.
+//!
 //! With L1 an isolate that trusts its own entries sees a purge elsewhere at most `l1` late,
 //! its own at once; one that validates them sees every purge at once.
 
@@ -60,6 +62,11 @@ fn items(tier: Tier) -> Policy {
                 "compose": { "both": { "route": "item", "each": { "id": IDS } } } },
             { "name": "by-key", "match": "PUT /items/{id}", "purge": { "keys": ["items:{id}"] } },
             { "name": "by-tag", "match": "PATCH /items/{id}", "purge": { "tags": ["item:{id}"] } },
+            { "name": "fills", "match": "POST /items/{id}", "fill": "item" },
+            { "name": "purges-and-fills", "match": "COPY /items/{id}",
+                "purge": { "tags": ["item:{id}"] }, "fill": "item" },
+            { "name": "makes", "match": "LINK /made/{slug}",
+                "fill": { "route": "item", "with": { "id": "{response:/id}" } } },
             { "name": "all", "match": "DELETE /items", "purge": { "tags": ["items"] } },
         ],
     }))
@@ -100,6 +107,7 @@ struct Truth {
     numbers: BTreeMap<u64, (usize, String)>,
     served_old: u64,
     served_local: u64,
+    served_filled: u64,
 }
 
 impl Truth {
@@ -113,7 +121,7 @@ impl Truth {
             *version += 1;
             written.insert((*id).to_owned(), *version);
         }
-        let is_by_key = method == "PUT";
+        let is_by_key = !matches!(method, "PATCH" | "DELETE");
         self.writes
             .insert(token.to_owned(), Write { is_by_key, written });
     }
@@ -162,6 +170,7 @@ impl Truth {
         if version < self.versions[id] {
             self.served_old += 1;
         }
+        self.served_filled += u64::from(body["is_filled"] == true);
         (version < bound).then(|| format!("{id}: {body} where {floor:?} had been purged"))
     }
 }
@@ -177,6 +186,8 @@ struct Weather {
     odd: u64,
     /// Events in which a key is lost.
     lost: u64,
+    /// Events in which all are; then nothing else is lost, and answers say what is filled.
+    flushed: u64,
 }
 
 fn passage(rng: &mut Rng, weather: Weather) -> Passage {
@@ -215,6 +226,7 @@ struct Lived {
     confirmed: u64,
     served_old: u64,
     served_local: u64,
+    served_filled: u64,
 }
 
 fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
@@ -235,7 +247,21 @@ fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
         };
         if let Some(token) = asked.headers.get("x-write") {
             truth.write(token, &asked.method, &asked.target);
-            return Says::json(&json!({})).after(after_ms);
+            let id = &asked.target[asked.target.len() - 1..];
+            let version = truth.versions.get(id).copied();
+            let mut body =
+                json!({ "id": id, "v": version, "by": "origin", "is_filled": true }).to_string();
+            if tier == Tier::Validated {
+                body.push_str(&" ".repeat(LONG));
+            }
+            let says = match origin_rng.chance(weather.odd) {
+                true => Says::new(200, body).header("set-cookie", "a=1"),
+                false => Says::new(origin_rng.pick(&[200, 201, 202]), body),
+            };
+            return Says {
+                body_ms: origin_rng.between(0, 200),
+                ..says.after(after_ms)
+            };
         }
         let id = asked.target.rsplit('/').next().unwrap();
         let mut body = json!({ "v": truth.versions[id], "by": "origin" }).to_string();
@@ -288,7 +314,10 @@ fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
             kind @ 0..=17 => {
                 let token = event.to_string();
                 let (method, target) = match kind {
-                    0..=5 => ("PUT", format!("/items/{id}")),
+                    0 | 1 => ("PUT", format!("/items/{id}")),
+                    2 | 3 if weather.flushed > 0 => ("LINK", format!("/made/{id}")),
+                    2 | 3 => ("POST", format!("/items/{id}")),
+                    4 | 5 => ("COPY", format!("/items/{id}")),
                     6..=14 => ("PATCH", format!("/items/{id}")),
                     _ => ("DELETE", "/items".to_owned()),
                 };
@@ -305,6 +334,7 @@ fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
                     .set_px(world.sim.now_us(), &format!("items:{id}"), body, ttl_ms);
             }
             roll if roll < 24 + weather.lost => lose(&mut rng, &world, id),
+            roll if roll < 24 + weather.flushed => world.redis.flush(world.sim.now_us()),
             _ => read(&mut rng, (isolate, at), id, late_ms, &truth, &wrong),
         }
     }
@@ -320,6 +350,7 @@ fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
         confirmed: truth.purged.len() as u64,
         served_old: truth.served_old,
         served_local: truth.served_local,
+        served_filled: truth.served_filled,
     }
 }
 
@@ -408,16 +439,19 @@ fn live_through(seeds: u64, weather: Weather, tier: Tier) {
         all.confirmed += lived.confirmed;
         all.served_old += lived.served_old;
         all.served_local += lived.served_local;
+        all.served_filled += lived.served_filled;
     }
     println!(
-        "seeds {first}..{}, {tier:?}: {} purges, {} older answers, {} from L1",
+        "seeds {first}..{}, {tier:?}: {} purges, {} older answers, {} from L1, {} of writes",
         first + seeds,
         all.confirmed,
         all.served_old,
-        all.served_local
+        all.served_local,
+        all.served_filled
     );
     // A world without purges, or without anything old to serve, would show nothing.
     assert!(all.confirmed > seeds && all.served_old > seeds / 4);
+    assert!(all.served_filled > 0);
     assert!((all.served_local > seeds * 2) == (tier != Tier::Off));
 }
 
@@ -427,7 +461,22 @@ const CLEAR: Weather = Weather {
     broken: 0,
     odd: 5,
     lost: 5,
+    flushed: 0,
 };
+
+/// What only the answer names may be filled too, and a flush brings nothing back.
+#[test]
+fn a_confirmed_purge_wins_over_entries_that_answers_name() {
+    let weather = Weather {
+        slow: 5,
+        broken: 5,
+        odd: 5,
+        lost: 0,
+        flushed: 10,
+    };
+    live_through(60, weather, Tier::Off);
+    live_through(30, weather, Tier::Trusted);
+}
 
 /// With L1 a purge through the isolate itself holds at once, one elsewhere after `l1`.
 #[test]
@@ -438,6 +487,7 @@ fn a_confirmed_purge_wins_over_trusted_entries_after_l1() {
         broken: 15,
         odd: 15,
         lost: 15,
+        flushed: 0,
     };
     live_through(30, rough, Tier::Trusted);
 }
@@ -452,6 +502,7 @@ fn a_confirmed_purge_wins_over_validated_entries_at_once() {
         broken: 15,
         odd: 5,
         lost: 15,
+        flushed: 0,
     };
     live_through(20, rough, Tier::Validated);
 }
@@ -466,6 +517,7 @@ fn a_confirmed_purge_wins_every_race_in_calm_weather() {
             broken: 0,
             odd: 5,
             lost: 5,
+            flushed: 0,
         },
         Tier::Off,
     );
@@ -481,6 +533,7 @@ fn a_confirmed_purge_wins_every_race_when_trips_fail() {
             broken: 20,
             odd: 10,
             lost: 5,
+            flushed: 0,
         },
         Tier::Off,
     );
@@ -496,6 +549,7 @@ fn a_confirmed_purge_wins_every_race_when_keys_are_lost() {
             broken: 5,
             odd: 25,
             lost: 25,
+            flushed: 0,
         },
         Tier::Off,
     );

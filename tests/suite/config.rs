@@ -94,6 +94,8 @@ fn everything_is_read() {
         ("POLICY", r#"{"route":[]}"#),
         ("RATE_LIMIT_WINDOW_MS", "60000"),
         ("RATE_LIMIT_MAX_REQUESTS", "2147483648"),
+        ("NOTIFICATION_CACHE_TTL", " 1 "),
+        ("UNREAD_COUNT_CACHE_TTL", "172800"),
         ("RATE_LIMIT_REDIS_ENABLED", "FALSE"),
         ("VIEW_SYNC_INTERVAL_HOURS", "nonsense"),
     ])
@@ -116,6 +118,8 @@ fn everything_is_read() {
     assert_eq!(config.policy.as_deref(), Some(r#"{"route":[]}"#));
     assert_eq!(config.rate_limit_window_ms, Some(60_000));
     assert_eq!(config.rate_limit_max_requests, Some(1 << 31));
+    assert_eq!(config.notification_cache_ttl_s, Some(1));
+    assert_eq!(config.unread_count_cache_ttl_s, Some(172_800));
     assert_eq!(config.switched_off, [Switch::RateLimitRedis]);
     let shown = format!("{config:?}");
     assert!(!shown.contains("-secret"), "{shown}");
@@ -144,6 +148,8 @@ fn empty_counts_as_unset() {
         "RATE_LIMIT_WINDOW_MS",
         "RATE_LIMIT_MAX_REQUESTS",
         "RATE_LIMIT_REDIS_ENABLED",
+        "NOTIFICATION_CACHE_TTL",
+        "UNREAD_COUNT_CACHE_TTL",
     ] {
         let config = with((name, "")).unwrap_or_else(|error| panic!("{error}"));
         assert!(config.redis.is_some_and(|redis| redis.cache.is_none()));
@@ -227,6 +233,11 @@ fn a_malformed_one_is_named_and_its_value_not_shown() {
             "RATE_LIMIT_MAX_REQUESTS",
             &["0", "-1", "hidden", "2147483649", "4294967297"],
         ),
+        (
+            "NOTIFICATION_CACHE_TTL",
+            &["0", "-1", "30s", "1.5", "hidden", "172801"],
+        ),
+        ("UNREAD_COUNT_CACHE_TTL", &["0", "hidden", "172801"]),
     ];
     for (variable, values) in cases {
         for value in *values {
@@ -283,9 +294,12 @@ fn the_keys_of_users_entries() {
     };
     let of_user = policy(r#""scope":"user","key":"a:{user}""#);
     let shared = policy(r#""key":"a""#);
+    // The policy built in must do with what is required of all.
     let bare = read(&[URL, TOKEN]).unwrap();
-    assert_eq!(bare.check(&shared), Ok(()));
-    assert_eq!(bare.check(&of_user).unwrap_err().variable, "CACHE_KEY");
+    assert_eq!(bare.check(&of_user), Ok(()));
+    let chosen = with(("POLICY", "{}")).unwrap();
+    assert_eq!(chosen.check(&shared), Ok(()));
+    assert_eq!(chosen.check(&of_user).unwrap_err().variable, "CACHE_KEY");
     assert_eq!(with(("CACHE_KEY", &one)).unwrap().check(&of_user), Ok(()));
     let without_redis = with(("REDIS_ENABLED", "false")).unwrap();
     assert_eq!(without_redis.check(&of_user), Ok(()));

@@ -5,6 +5,7 @@ mod cache;
 mod compose;
 mod errors;
 mod explain;
+mod fill;
 mod key;
 mod limit;
 mod marked;

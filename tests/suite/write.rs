@@ -18,7 +18,7 @@ use sha2::Sha256;
 use super::sim::{Fault, Passage, first_seed};
 use super::world::{Ask, Isolate, Says, World, policy};
 
-const SECRET: &[u8] = b"a secret of the tests";
+pub const SECRET: &[u8] = b"a secret of the tests";
 
 fn book_shop() -> Policy {
     policy(&json!({
@@ -51,7 +51,7 @@ fn world(says: Says) -> (Rc<World>, Isolate) {
 }
 
 /// `Bearer` and an HS256 token for that user.
-fn bearer(user: &str) -> String {
+pub fn bearer(user: &str) -> String {
     let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
     let signed = format!(
         "{}.{}",
@@ -384,4 +384,81 @@ fn redis_down_never_fails_a_write() {
     assert!(served.took_us < 30_000);
     world.settle();
     assert_eq!(world.asked.borrow().len(), 1, "a write is sent once");
+}
+
+/// Lists: a tag for each value, none for an empty list, `else` for what is no list of
+/// values or too long.
+#[test]
+fn a_list_purges_a_tag_for_each_of_its_values() {
+    let text = json!({
+        "defaults": { "limit": [] },
+        "route": [{ "name": "write", "match": "PUT /books/{id}", "purge": {
+            "tags": ["tag:{response:/tags}", "of:{body:/authors/0/id}:{response:/tags}"], "else": ["all"] } }],
+    });
+    let many: Vec<u32> = (0..33).collect();
+    for (tags, author, expected) in [
+        (
+            json!(["a b", "c:d/é", 3, true]),
+            json!("x"),
+            vec![
+                "gen:of:x:3",
+                "gen:of:x:a%20b",
+                "gen:of:x:c%3Ad%2F%C3%A9",
+                "gen:of:x:true",
+                "gen:tag:3",
+                "gen:tag:a%20b",
+                "gen:tag:c%3Ad%2F%C3%A9",
+                "gen:tag:true",
+            ],
+        ),
+        (
+            json!(["a", "a"]),
+            json!(1.5),
+            vec!["gen:of:1.5:a", "gen:tag:a"],
+        ),
+        (
+            json!("one"),
+            json!(["x", "y"]),
+            vec!["gen:of:x:one", "gen:of:y:one", "gen:tag:one"],
+        ),
+        (
+            json!(["a", "b"]),
+            json!(["x", "y"]),
+            vec![
+                "gen:of:x:a",
+                "gen:of:x:b",
+                "gen:of:y:a",
+                "gen:of:y:b",
+                "gen:tag:a",
+                "gen:tag:b",
+            ],
+        ),
+        (json!([]), json!("x"), vec![]),
+        (json!(["a", ""]), json!("x"), vec!["gen:all"]),
+        (json!(["a", null]), json!("x"), vec!["gen:all"]),
+        (json!(["a", ["b"]]), json!("x"), vec!["gen:all"]),
+        (json!({ "a": 1 }), json!("x"), vec!["gen:all"]),
+        (json!(many), json!("x"), vec!["gen:all"]),
+        (json!(many[..32]), json!(["x", "y"]), {
+            let mut all: Vec<&str> = vec!["gen:all"];
+            all.extend((0..32).map(|n| &*format!("gen:tag:{n}").leak()));
+            all.sort_unstable();
+            all
+        }),
+    ] {
+        let world = World::new(first_seed());
+        let answer = Says::json(&json!({ "tags": tags }));
+        world.origin(move |_| answer.clone());
+        let isolate = world.isolate(policy(&text));
+        let body = json!({ "authors": [{ "id": author }] }).to_string();
+        isolate.ask(Ask::new("PUT", "/books/7").body(body));
+        let ran = world.redis.ran.borrow();
+        let mut purged: Vec<&str> = ran
+            .iter()
+            .filter(|ran| ran.words[0] == "SET")
+            .map(|ran| ran.words[1].as_str())
+            .collect();
+        purged.sort_unstable();
+        assert_eq!(purged, expected, "{tags} {author}");
+    }
 }

@@ -1,18 +1,26 @@
-//! One limit in words.
+//! One limit in words and facts.
 
 use super::super::bounds::{bucket_ms, leased_bucket_ms};
 use super::super::measure::show_ms;
 use super::super::types::*;
 use super::Explanation;
+use crate::json::{Map, Value, json};
 
-/// `route` is the name under which it counts.
-pub fn explain(out: &mut Explanation, limit: &Limit, route: &str, defaults: &Defaults) {
+/// `route` is the name under which it counts. The facts come back.
+pub fn explain(
+    out: &mut Explanation,
+    limit: &Limit,
+    route: &str,
+    defaults: &Defaults,
+) -> Value<'static> {
+    let mut facts = Map::new();
     let (id, who) = identity(&limit.by, &defaults.address);
     let id = match (defaults.hash_ids, &limit.by) {
         (false, _) | (_, By::Global) => id,
         (true, _) => format!("{{hash of {}}}", id.trim_matches(['{', '}'])),
     };
-    out.add(
+    add!(
+        out,
         "limit",
         format!(
             "{}: {} by {who}{}",
@@ -31,7 +39,29 @@ pub fn explain(out: &mut Explanation, limit: &Limit, route: &str, defaults: &Def
         false => bucket_ms(limit.window_ms, redis_ms),
     };
     let key = format!("ratelimit:{id}:{route}:{}", limit.name);
-    out.add(
+    let mut fact = |name, value: Value<'static>| facts.insert(name, value);
+    fact("name", json!(&limit.name));
+    fact("requests", json!(limit.requests));
+    fact("window", json!(show_ms(limit.window_ms)));
+    fact("algorithm", json!(word(limit.algorithm)));
+    if let Algorithm::TokenBucket { burst } = limit.algorithm {
+        fact("burst", json!(burst));
+    }
+    fact("by", json!(id_kind(&limit.by)));
+    fact("key", json!(key.clone()));
+    let cost = limit.cost;
+    fact(
+        "cost",
+        json!({ "hit": cost.hit, "miss": cost.miss, "error": cost.error }),
+    );
+    fact("lease", json!(limit.lease));
+    fact("shadow", json!(limit.shadow));
+    fact("rollout", json!(u32::from(limit.rollout)));
+    fact("penalty", json!(limit.penalty.is_some()));
+    fact("allowed", json!(limit.allow.len()));
+    fact("denied", json!(limit.deny.len()));
+    add!(
+        out,
         "",
         match limit.algorithm {
             Algorithm::SlidingWindow => format!(
@@ -44,17 +74,17 @@ pub fn explain(out: &mut Explanation, limit: &Limit, route: &str, defaults: &Def
     if limit.lease {
         let bucket = show_ms(bucket_ms);
         let text = format!("leased: an isolate charges ahead what it will need for {bucket}");
-        out.add("", text);
+        add!(out, "", text);
     }
     if limit.shadow {
-        out.add("", "shadow: counts and reports, never refuses");
+        add!(out, "", "shadow: counts and reports, never refuses");
     }
     if limit.rollout < 100 {
         let text = format!(
             "rollout: counts {} % of the ids, the same always",
             limit.rollout
         );
-        out.add("", text);
+        add!(out, "", text);
     }
     if let Some(penalty) = limit.penalty {
         let text = format!(
@@ -63,7 +93,7 @@ pub fn explain(out: &mut Explanation, limit: &Limit, route: &str, defaults: &Def
             show_ms(penalty.base_ms),
             show_ms(penalty.max_ms)
         );
-        out.add("", text);
+        add!(out, "", text);
     }
     for (list, what) in [
         (&limit.allow, "allow: {} not counted"),
@@ -74,7 +104,27 @@ pub fn explain(out: &mut Explanation, limit: &Limit, route: &str, defaults: &Def
             1 => "1 entry is".to_owned(),
             more => format!("{more} entries are"),
         };
-        out.add("", what.replace("{}", &entries));
+        add!(out, "", what.replace("{}", &entries));
+    }
+    Value::Object(facts)
+}
+
+fn word(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::SlidingWindow => "sliding-window",
+        Algorithm::SlidingLog => "sliding-log",
+        Algorithm::TokenBucket { .. } => "token-bucket",
+        Algorithm::FixedWindow => "fixed-window",
+    }
+}
+
+/// As the policy writes it.
+fn id_kind(by: &By) -> String {
+    match by {
+        By::Ip => "ip".to_owned(),
+        By::User => "user".to_owned(),
+        By::Global => "global".to_owned(),
+        By::Header(name) => ["header:", name].concat(),
     }
 }
 

@@ -3,13 +3,12 @@
 use super::super::bounds::*;
 use super::super::error::Faults;
 use super::super::field::{Field, Table, quote};
-use super::super::measure::show_ms;
 use super::super::node::Value;
 use super::super::template::Scope;
 use super::super::types::{CacheRule, Form, Piece, PurgeRule, QueryParameter, Template};
 use super::form::{form, without};
 use super::route::Matched;
-use super::unbuilt;
+use super::{Overrides, life, unbuilt};
 
 const FIELDS: [&str; 13] = [
     "key",
@@ -45,6 +44,7 @@ const OWN_TAGS: [&str; 1] = ["key"];
 pub fn rule(
     field: &Field<'_>,
     matched: Option<&Matched>,
+    overrides: &Overrides,
     faults: &mut Faults,
 ) -> Option<CacheRule> {
     let table = field.table("`cache`", &FIELDS, faults)?;
@@ -61,8 +61,9 @@ pub fn rule(
         Some(field) => query(&field, matched, faults),
         None => Some(Vec::new()),
     };
-    let (ttl_ms, stale_ms) = lifetimes(&table, faults);
-    let l1_ms = l1(&table, ttl_ms, faults);
+    let ttl = life::ttl(&table, overrides, faults);
+    let stale_ms = life::stale(&table, ttl.as_ref(), faults);
+    let l1_ms = life::l1(&table, ttl.as_ref(), faults);
     let negative_ms = table
         .get("negative")
         .map(|field| field.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults));
@@ -93,7 +94,8 @@ pub fn rule(
     };
     Some(CacheRule {
         key: key?,
-        ttl_ms: ttl_ms?,
+        ttl_ms: ttl.as_ref()?.ms,
+        ttl_from: ttl?.from,
         stale_ms: stale_ms?,
         l1_ms: l1_ms?,
         negative_ms: match negative_ms {
@@ -144,6 +146,7 @@ fn of_origin(
     Some(CacheRule {
         key: Template { pieces: Vec::new() },
         ttl_ms: 0,
+        ttl_from: None,
         stale_ms: stale_ms?,
         l1_ms: Some(0),
         negative_ms: None,
@@ -162,56 +165,6 @@ fn max_bytes(table: &Table<'_>, faults: &mut Faults) -> Option<usize> {
         None => Some(MAX_ENTRY_BYTES),
     };
     usize::try_from(bytes?).ok()
-}
-
-/// `ttl` and `stale`; together no longer than generations live.
-fn lifetimes(table: &Table<'_>, faults: &mut Faults) -> (Option<u64>, Option<u64>) {
-    let ttl_ms = match table.need("ttl", "say how long it is fresh: ttl = \"15m\"", faults) {
-        Some(field) if !unbuilt::variable(&field, faults) => {
-            field.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults)
-        }
-        _ => None,
-    };
-    let stale = table.get("stale");
-    let stale_ms = match &stale {
-        Some(field) => field.duration(0..=MAX_LIFE_MS, faults),
-        None => Some(0),
-    };
-    if let (Some(field), Some(ttl_ms), Some(stale_ms)) = (stale, ttl_ms, stale_ms)
-        && ttl_ms.saturating_add(stale_ms) > MAX_LIFE_MS
-    {
-        let message = format!(
-            "`ttl` and `stale` are {} together, and the generations that prove an entry live {}",
-            show_ms(ttl_ms.saturating_add(stale_ms)),
-            show_ms(MAX_LIFE_MS)
-        );
-        let help = format!(
-            "write at most \"{}\"",
-            show_ms(MAX_LIFE_MS.saturating_sub(ttl_ms))
-        );
-        field.fault(faults, message, help);
-    }
-    (ttl_ms, stale_ms)
-}
-
-/// `l1`, no longer than `ttl`; the outer `None`: there is a fault.
-fn l1(table: &Table<'_>, ttl_ms: Option<u64>, faults: &mut Faults) -> Option<Option<u64>> {
-    let Some(field) = table.get("l1") else {
-        return Some(None);
-    };
-    let l1_ms = field.duration(0..=MAX_L1_MS, faults)?;
-    if let Some(ttl_ms) = ttl_ms
-        && l1_ms > ttl_ms
-    {
-        let message = format!(
-            "`l1` is {}, and an entry is fresh for {}",
-            show_ms(l1_ms),
-            show_ms(ttl_ms)
-        );
-        field.fault(faults, message, "write at most the `ttl`");
-        return None;
-    }
-    Some(Some(l1_ms))
 }
 
 fn scope<'a>(

@@ -260,6 +260,7 @@ pub fn override_all(
     let Overrides {
         window_ms,
         max_requests,
+        ..
     } = *overrides;
     let mut fault = |variable: &str, message: String, fits: String| {
         let help = format!("set it {fits}, or unset it");

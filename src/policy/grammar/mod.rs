@@ -6,8 +6,10 @@
 mod address;
 mod cache;
 mod compose;
+mod fill;
 mod fit;
 mod form;
+mod life;
 mod limit;
 mod route;
 mod subject;
@@ -29,6 +31,10 @@ pub struct Overrides {
     pub window_ms: Option<u64>,
     /// `RATE_LIMIT_MAX_REQUESTS`: the size of every limit in `[defaults]`.
     pub max_requests: Option<u32>,
+    /// `NOTIFICATION_CACHE_TTL`: seconds.
+    pub notification_ttl_s: Option<u64>,
+    /// `UNREAD_COUNT_CACHE_TTL`: seconds.
+    pub unread_ttl_s: Option<u64>,
 }
 
 const REDIS_DOWN: [(&str, RedisDown); 3] = [
@@ -57,7 +63,7 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
     let drafts: Vec<Draft<'_>> = match root.get("route").map(|list| list.list(MAX_ROUTES, faults)) {
         Some(Some(list)) => list
             .iter()
-            .map(|item| route::draft(item, redis_ms, faults))
+            .map(|item| route::draft(item, redis_ms, overrides, faults))
             .collect(),
         _ => Vec::new(),
     };
@@ -65,6 +71,10 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
     let parts: Vec<_> = drafts
         .iter()
         .map(|draft| compose::parts(draft, &drafts, faults))
+        .collect();
+    let fills: Vec<_> = drafts
+        .iter()
+        .map(|draft| fill::rule(draft, &drafts, faults))
         .collect();
     let limits = defaults
         .as_ref()
@@ -75,8 +85,8 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
     let defaults = defaults?;
     let routes: Option<Vec<_>> = drafts
         .into_iter()
-        .zip(parts)
-        .map(|(draft, parts)| draft.finish(parts, &defaults))
+        .zip(parts.into_iter().zip(fills))
+        .map(|(draft, (parts, fill))| draft.finish(parts, fill, &defaults))
         .collect();
     Some(Policy {
         defaults,

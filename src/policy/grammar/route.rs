@@ -5,9 +5,9 @@ use super::super::error::Faults;
 use super::super::field::{Field, quote};
 use super::super::node::Value;
 use super::super::types::{
-    CacheRule, Defaults, Limit, Part, PathTemplate, PurgeRule, RedisDown, Route, Switch,
+    CacheRule, Defaults, FillRule, Limit, Part, PathTemplate, PurgeRule, RedisDown, Route, Switch,
 };
-use super::{REDIS_DOWN, cache, limit, unbuilt};
+use super::{Overrides, REDIS_DOWN, cache, limit, unbuilt};
 
 const FIELDS: [&str; 11] = [
     "name",
@@ -37,6 +37,7 @@ pub struct Draft<'n> {
     pub cache: Option<CacheRule>,
     pub purge_field: Option<Field<'n>>,
     pub purge: Option<PurgeRule>,
+    pub fill_field: Option<Field<'n>>,
     pub compose_field: Option<Field<'n>>,
 }
 
@@ -62,7 +63,12 @@ impl Matched {
     }
 }
 
-pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft<'n> {
+pub fn draft<'n>(
+    field: &Field<'n>,
+    redis_ms: u64,
+    overrides: &Overrides,
+    faults: &mut Faults,
+) -> Draft<'n> {
     let mut draft = Draft {
         field: field.clone(),
         name: None,
@@ -74,6 +80,7 @@ pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft
         cache: None,
         purge_field: None,
         purge: None,
+        fill_field: None,
         compose_field: None,
     };
     let Some(table) = field.table("a route", &FIELDS, faults) else {
@@ -109,9 +116,10 @@ pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft
     let matched = draft.matched.as_ref();
     draft.cache_field = table.get("cache");
     draft.purge_field = table.get("purge");
+    draft.fill_field = table.get("fill");
     draft.compose_field = table.get("compose");
     if let Some(field) = &draft.cache_field {
-        draft.cache = cache::rule(field, matched, faults);
+        draft.cache = cache::rule(field, matched, overrides, faults);
     }
     if let Some(field) = &draft.purge_field {
         draft.purge = cache::purge(field, matched, faults);
@@ -164,12 +172,15 @@ fn exclude(draft: &Draft<'_>, faults: &mut Faults) {
             "keep one of them; the parts are cached by their own routes",
         );
     }
-    if let (Some(field), true) = (
-        &draft.purge_field,
-        draft.cache_field.is_some() || draft.compose_field.is_some(),
-    ) {
+    let answers = draft.cache_field.is_some() || draft.compose_field.is_some();
+    if let (Some(field), true) = (&draft.purge_field, answers) {
         let message = "`purge` is on a route that answers from the cache";
         field.fault_at_name(faults, message, "purge on the routes that write");
+    }
+    let reads = draft.matched.as_ref().is_some_and(Matched::is_get);
+    if let (Some(field), true) = (&draft.fill_field, answers || reads) {
+        let message = "`fill` is on a route that does not write";
+        field.fault_at_name(faults, message, "fill on the routes that write");
     }
 }
 
@@ -242,7 +253,12 @@ impl Draft<'_> {
     }
 
     /// The route, if nothing of it has a fault.
-    pub fn finish(self, parts: Option<Vec<Part>>, defaults: &Defaults) -> Option<Route> {
+    pub fn finish(
+        self,
+        parts: Option<Vec<Part>>,
+        fill: Option<FillRule>,
+        defaults: &Defaults,
+    ) -> Option<Route> {
         let Matched { methods, path, .. } = self.matched?;
         Some(Route {
             name: self.name?,
@@ -252,6 +268,7 @@ impl Draft<'_> {
             redis_down: self.redis_down?.unwrap_or(defaults.redis_down),
             cache: self.cache,
             purge: self.purge,
+            fill,
             compose: parts,
             switches: self.switches?,
         })

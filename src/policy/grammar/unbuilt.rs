@@ -3,7 +3,7 @@
 
 use super::super::bounds::{MAX_LIFE_MS, MIN_TTL_MS};
 use super::super::error::Faults;
-use super::super::field::{Field, Table, quote};
+use super::super::field::{Field, Table};
 use super::super::node::Value;
 
 /// Values of one placeholder of `warm`.
@@ -17,11 +17,7 @@ fn not_built(field: &Field<'_>, what: &str, faults: &mut Faults) {
 
 /// Of a route.
 pub fn route(table: &Table<'_>, faults: &mut Faults) {
-    for (name, shape) in [
-        ("fill", text as Shape),
-        ("publish", publish),
-        ("view", view),
-    ] {
+    for (name, shape) in [("publish", publish as Shape), ("view", view)] {
         field(table, name, shape, faults);
     }
 }
@@ -29,28 +25,6 @@ pub fn route(table: &Table<'_>, faults: &mut Faults) {
 /// Of a cache rule.
 pub fn cache(table: &Table<'_>, faults: &mut Faults) {
     field(table, "warm", warm, faults);
-}
-
-/// Whether a duration is `$NAME`, which is then a fault.
-pub fn variable(field: &Field<'_>, faults: &mut Faults) -> bool {
-    let Value::Text(text) = &field.node.value else {
-        return false;
-    };
-    let Some(name) = text.strip_prefix('$') else {
-        return false;
-    };
-    let is_variable = !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
-    if is_variable {
-        not_built(
-            field,
-            &format!("{} = {}", field.name_of(), quote(text)),
-            faults,
-        );
-    }
-    is_variable
 }
 
 /// Of a purge rule.

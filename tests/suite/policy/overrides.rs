@@ -12,6 +12,7 @@ fn with_overrides(
     let overrides = Overrides {
         window_ms,
         max_requests,
+        ..Overrides::default()
     };
     Policy::from_json(text, &overrides)
 }

@@ -289,6 +289,7 @@ fn no_json_panics_and_what_is_accepted_answers_requests() {
             let overrides = Overrides {
                 window_ms: Some(60_000),
                 max_requests: None,
+                ..Overrides::default()
             };
             for value in [
                 serde_json::json!({ "defaults": defaults, "route": [route, route] }),

@@ -197,6 +197,11 @@ impl FakeRedis {
                     .map(|value| value.bytes.clone())
                     .unwrap_or_default(),
             ),
+            ["APPEND", key, bytes] => {
+                let value = keys.entry((*key).to_owned()).or_default();
+                value.bytes.extend_from_slice(bytes.as_bytes());
+                Reply::Int(value.bytes.len() as i64)
+            }
             ["SET", key, bytes, options @ ..] => set(&mut keys, now_us, key, bytes, options),
             [name, key, rest @ ..] if name.starts_with('Z') => {
                 sorted_set(&mut keys, name, key, rest)
