@@ -5,9 +5,10 @@
 
 use crate::together::all;
 
-use crate::cache::flight::Flight;
+use crate::cache::flight::{Flight, FlightCell};
+use crate::cache::lookup::HTTP_KEYS;
 use crate::cache::purge::Purge;
-use crate::cache::{Found, Lookup, Lookups};
+use crate::cache::{Found, Lookup, Lookups, store};
 use crate::controls;
 use crate::exchange::{self, Exchange};
 use crate::fill::{self, Wanted};
@@ -41,7 +42,7 @@ pub enum Deferred {
     /// the generations are others by now.
     EndFill {
         flight: String,
-        only_if: Option<(Lookup, Vec<String>)>,
+        only_if: Option<Box<Proof>>,
         batch: Batch,
     },
     /// Fetches an entry that was served stale.
@@ -52,7 +53,7 @@ pub enum Deferred {
     /// The same of an answer in `http` mode.
     Revalidate {
         exchange: Box<Exchange>,
-        generations: Vec<String>,
+        generations: Vec<Option<String>>,
         variant: String,
     },
     /// Looks at the reports about an address, whose key-safe id this is.
@@ -63,6 +64,18 @@ pub enum Deferred {
     Purge { purge: Purge },
     /// Reads what operators have changed.
     Controls { ticket: u64 },
+}
+
+/// What must be so when a fill ends: the generations that were there before it began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proof {
+    /// With the tags that the answer has.
+    pub lookup: Lookup,
+    pub generations: Vec<String>,
+    /// Of tags that nobody knew before: they are set if there are none.
+    pub seeds: Vec<Command>,
+    /// Who waits in this isolate and must look up what the fill has stored.
+    pub waiting: Option<FlightCell>,
 }
 
 /// Does all the work side by side, and the work that follows from it: the platform ends
@@ -82,17 +95,24 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             batch,
         } => {
             let timeout_ms = timeout_ms(gateway);
-            let is_current = match &only_if {
-                Some((lookup, generations)) => {
-                    is_current(ports, lookup, generations, timeout_ms).await
-                }
-                None => true,
+            let ended = match &only_if {
+                Some(proof) => prove(ports, proof, timeout_ms).await,
+                None => Ended::Proven,
             };
-            if !is_current || !send(ports, Store::Cache, &batch, timeout_ms).await {
+            let is_proven = ended == Ended::Proven;
+            if !is_proven || !send(ports, Store::Cache, &batch, timeout_ms).await {
+                let mut commands = match (ended, &only_if) {
+                    (Ended::Unknown, Some(proof)) => leave_tags(&proof.lookup),
+                    _ => Vec::new(),
+                };
                 // Nobody should wait for a lock whose holder is done.
-                let unlock = Command::new("DEL").arg(flight.as_str());
-                let batch = Batch::pipeline(vec![unlock]);
-                send(ports, Store::Cache, &batch, timeout_ms).await;
+                commands.push(Command::new("DEL").arg(flight.as_str()));
+                send(ports, Store::Cache, &Batch::multi(commands), timeout_ms).await;
+            }
+            if let Some(proof) = only_if
+                && let Some(cell) = &proof.waiting
+            {
+                settle(cell, Flight::Tagged(proof.lookup.origin_tags.into()));
             }
             gateway.flights.borrow_mut().land(&flight);
         }
@@ -142,27 +162,50 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
     }
 }
 
+/// Whether what a fill brought may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Proven,
+    /// It has tags of which nobody knows whether they were purged meanwhile, and nothing is
+    /// stored that would say what they are.
+    Unknown,
+    Purged,
+}
+
 /// Whether these are still the generations of an entry, and no other service has put a
 /// value in its place. Without an answer: no.
-async fn is_current<P: Ports>(
-    ports: &P,
-    lookup: &Lookup,
-    generations: &[String],
-    timeout_ms: u64,
-) -> bool {
-    let lookups = Lookups::new(vec![lookup.clone()]);
-    let batch = Batch::pipeline(vec![lookups.command()]);
+async fn prove<P: Ports>(ports: &P, proof: &Proof, timeout_ms: u64) -> Ended {
+    let lookups = Lookups::new(vec![proof.lookup.clone()]);
+    let mut commands = proof.seeds.clone();
+    commands.push(lookups.command());
+    let batch = Batch::pipeline(commands);
     let replies = ports.pipeline(Store::Cache, &batch, timeout_ms);
     let Ok(replies) = replies.await else {
-        return false;
+        return Ended::Purged;
     };
     let seen = replies
-        .first()
+        .last()
         .and_then(|reply| lookups.judge(reply, ports.now_ms())?.pop());
-    let Some(seen) = seen else { return false };
-    !matches!(seen.found, Found::Foreign(_))
-        && seen.generations.len() == generations.len()
-        && (seen.generations.iter().zip(generations)).all(|(now, then)| now.as_ref() == Some(then))
+    let Some(seen) = seen else {
+        return Ended::Purged;
+    };
+    let same = |(now, then): (&Option<String>, &String)| now.as_ref() == Some(then);
+    let mut pairs = seen.generations.iter().zip(&proof.generations);
+    match seen.found {
+        Found::Foreign(_) => Ended::Purged,
+        // The record that is there may name more tags, which are the last ones.
+        _ if seen.generations.len() >= proof.generations.len() && pairs.all(same) => Ended::Proven,
+        Found::Missing if !seen.is_unread && !proof.seeds.is_empty() => Ended::Unknown,
+        _ => Ended::Purged,
+    }
+}
+
+/// In place of an answer that could not be stored, for those who fill it next.
+fn leave_tags(lookup: &Lookup) -> Vec<Command> {
+    match lookup.key.starts_with(HTTP_KEYS) {
+        true => exchange::tags(lookup),
+        false => store::tags(lookup),
+    }
 }
 
 async fn send<P: Ports>(ports: &P, store: Store, batch: &Batch, timeout_ms: u64) -> bool {

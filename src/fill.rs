@@ -7,12 +7,16 @@
 
 use futures_util::future::{Either, select};
 use std::pin::pin;
+use std::rc::Rc;
 
 use crate::bill::pay;
 use crate::cache::flight::{FAILED_MS, Flight, FlightCell, Join, UNCACHEABLE_MS};
+use crate::cache::lookup::{generation_key, generation_of};
 use crate::cache::store::Times;
-use crate::cache::{Entry, Found, Lookup, Lookups, Unstorable, generation, storable, store};
-use crate::deferred::{Deferred, settle};
+use crate::cache::{
+    Entry, Found, Lookup, Lookups, Unstorable, generation, origin_tags, storable, store,
+};
+use crate::deferred::{Deferred, Proof, settle};
 use crate::headers::CacheStatus;
 use crate::http::{Body, Headers, Response};
 use crate::policy::CacheRule;
@@ -57,23 +61,66 @@ pub enum Filled<B> {
     Refused,
 }
 
+impl Wanted {
+    /// The same entry with these tags of the origin's.
+    #[must_use]
+    pub fn named(&self, origin_tags: &[String]) -> Self {
+        Self {
+            route: self.route,
+            lookup: self.lookup.named(origin_tags),
+            target: self.target.clone(),
+        }
+    }
+}
+
 /// Answers a request whose entry is missing.
 pub async fn fill<P: Ports>(
     visit: &Visit<'_, P>,
-    wanted: &Wanted,
+    wanted: Wanted,
     generations: Vec<Option<String>>,
 ) -> Filled<P::Body> {
+    let mut wanted = wanted;
+    let mut generations = generations;
+    let mut is_again = false;
+    let why = loop {
+        match attempt(visit, &wanted, generations).await {
+            Ok(filled) => return filled,
+            // Its tags change faster than they can be read.
+            Err(_) if is_again => break "slow",
+            Err(tags) => wanted = wanted.named(&tags),
+        }
+        is_again = true;
+        let Some(seen) = reading::once_more(visit, &wanted).await else {
+            break "redis";
+        };
+        if let Found::Fresh(entry) | Found::Stale(entry) | Found::Foreign(entry) = seen.found {
+            return Filled::Entry(entry, CacheStatus::Collapsed);
+        }
+        wanted = wanted.named(&seen.origin_tags);
+        generations = seen.generations;
+    };
+    alone(visit, &wanted, visit.origin_timeout_ms(), why).await
+}
+
+/// One attempt at it; the error: what was waited for has these tags, so that it must be
+/// looked up once more with them.
+async fn attempt<P: Ports>(
+    visit: &Visit<'_, P>,
+    wanted: &Wanted,
+    generations: Vec<Option<String>>,
+) -> Result<Filled<P::Body>, Rc<[String]>> {
     let now_ms = visit.now_ms();
     let known = visit
         .gateway
         .flights
         .borrow()
         .is_uncacheable(&wanted.lookup.key, now_ms);
+    let timeout_ms = visit.origin_timeout_ms();
     if known {
-        return alone(visit, wanted, visit.origin_timeout_ms(), UNCACHEABLE).await;
+        return Ok(alone(visit, wanted, timeout_ms, UNCACHEABLE).await);
     }
     let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
-        return alone(visit, wanted, visit.origin_timeout_ms(), "redis").await;
+        return Ok(alone(visit, wanted, timeout_ms, "redis").await);
     };
     let fill = Fill::new(visit, wanted, generations, "");
     match fill.join() {
@@ -101,7 +148,7 @@ pub async fn refresh<P: Ports>(
     wanted: &Wanted,
     generations: Vec<Option<String>>,
 ) {
-    let Some(generations) = generations.into_iter().collect::<Option<Vec<_>>>() else {
+    let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
         return;
     };
     let fill = Fill {
@@ -128,6 +175,7 @@ pub async fn refresh<P: Ports>(
             }
             fill.end(vec![Command::new("DEL").arg(fill.lock_key.as_str())]);
         }
+        Lock::Again { tags, is_ours } => fill.again(&cell, tags, is_ours),
         // Followers of this flight were on their own anyway: they had the stale entry.
         _ => {
             settle(&cell, Flight::Uncacheable);
@@ -159,16 +207,21 @@ pub async fn seed<P: Ports>(
         visit.cache_trip(&Batch::pipeline(seeds)).await.ok()?
     }
     .into_iter();
-    generations
-        .into_iter()
-        .map(|generation| match generation {
+    let mut seeded = Vec::with_capacity(keys.len());
+    for (key, generation) in keys.iter().zip(generations) {
+        seeded.push(match generation {
             Some(generation) => Some(generation),
             None => match replies.next()? {
                 Reply::Nil => Some(fresh.clone()),
-                reply => reply.as_str().map(str::to_owned),
+                reply => Some(generation_of(lookup, key, reply.as_str()?)?),
             },
-        })
-        .collect()
+        });
+    }
+    if !lookup.origin_tags.is_empty() {
+        let mut origin_tags = visit.gateway.origin_tags.borrow_mut();
+        origin_tags.learn(lookup, &seeded);
+    }
+    seeded.into_iter().collect()
 }
 
 /// What the edge sends with nothing of a visitor in it.
@@ -215,6 +268,12 @@ pub enum Lock {
     Held,
     Uncacheable,
     Failed(OriginError),
+    /// An entry with these tags is there, whose generations were not read. Whether the lock
+    /// is ours.
+    Again {
+        tags: Rc<[String]>,
+        is_ours: bool,
+    },
     /// Redis did not answer.
     Lost,
 }
@@ -278,7 +337,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             .and_then(|route| route.cache.as_ref())
     }
 
-    async fn lead(&self, cell: &FlightCell) -> Filled<P::Body> {
+    async fn lead(&self, cell: &FlightCell) -> Result<Filled<P::Body>, Rc<[String]>> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             match self.take_lock().await {
@@ -288,35 +347,41 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 } => {
                     settle(cell, Flight::Done(entry.clone()));
                     self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
-                    return Filled::Entry(entry, CacheStatus::Collapsed);
+                    return Ok(Filled::Entry(entry, CacheStatus::Collapsed));
                 }
                 Lock::Taken { generations, .. } => {
-                    return self.pay_and_ask(cell, generations).await;
+                    return Ok(self.pay_and_ask(cell, generations).await);
                 }
                 Lock::Filled(entry) => {
                     settle(cell, Flight::Done(entry.clone()));
                     self.land();
-                    return Filled::Entry(entry, CacheStatus::Collapsed);
+                    return Ok(Filled::Entry(entry, CacheStatus::Collapsed));
                 }
                 Lock::Uncacheable => {
                     self.uncacheable(cell, UNCACHEABLE_MS);
                     self.land();
-                    return alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await;
+                    return Ok(alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await);
                 }
                 Lock::Failed(error) => {
                     settle(cell, Flight::Failed(error));
                     self.land();
-                    return Filled::Failed(error);
+                    return Ok(Filled::Failed(error));
                 }
                 // The lock may be ours all the same: then nobody else would fill and end
                 // it. The generations of our own lookup are old enough.
-                Lock::Lost => return self.pay_and_ask(cell, self.generations.clone()).await,
+                Lock::Lost => {
+                    return Ok(self.pay_and_ask(cell, self.generations.clone()).await);
+                }
+                Lock::Again { tags, is_ours } => {
+                    self.again(cell, Rc::clone(&tags), is_ours);
+                    return Err(tags);
+                }
                 Lock::Held => {}
             }
             if self.out_of_patience() {
                 settle(cell, Flight::Uncacheable);
                 self.land();
-                return alone(self.visit, self.wanted, self.left_ms(), "slow").await;
+                return Ok(alone(self.visit, self.wanted, self.left_ms(), "slow").await);
             }
             self.visit.sleep(pause_ms).await;
             pause_ms = next_pause_ms(pause_ms);
@@ -324,20 +389,23 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     }
 
     /// Waits for another request of this isolate.
-    async fn follow(&self, cell: &FlightCell) -> Filled<P::Body> {
+    async fn follow(&self, cell: &FlightCell) -> Result<Filled<P::Body>, Rc<[String]>> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             self.visit.sleep(pause_ms).await;
             pause_ms = next_pause_ms(pause_ms);
             let outcome = cell.borrow().clone();
             match outcome {
-                Flight::Done(entry) => return Filled::Entry(entry, CacheStatus::Collapsed),
-                Flight::Failed(error) => return Filled::Failed(error),
+                Flight::Done(entry) => {
+                    return Ok(Filled::Entry(entry, CacheStatus::Collapsed));
+                }
+                Flight::Tagged(tags) => return Err(tags),
+                Flight::Failed(error) => return Ok(Filled::Failed(error)),
                 Flight::Uncacheable | Flight::Stored(_) => {
-                    return alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await;
+                    return Ok(alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await);
                 }
                 Flight::Pending if self.out_of_patience() => {
-                    return alone(self.visit, self.wanted, self.left_ms(), "slow").await;
+                    return Ok(alone(self.visit, self.wanted, self.left_ms(), "slow").await);
                 }
                 Flight::Pending => {}
             }
@@ -365,6 +433,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         else {
             return Lock::Lost;
         };
+        if seen.is_unread {
+            return Lock::Again {
+                tags: seen.origin_tags.into(),
+                is_ours: *holder == Reply::Nil,
+            };
+        }
         match (holder, seen.found) {
             (Reply::Nil, found) => Lock::Taken {
                 found,
@@ -400,6 +474,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     /// before the origin is asked.
     async fn ask_origin(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
         let begun_ms = self.visit.now_ms();
+        let fetch = (self.visit.gateway.origin_tags.borrow_mut()).begin_fetch();
         let response = match self.fetch(own_fields()).await {
             Ok(response) => response,
             Err(error) => return self.fail(cell, error),
@@ -410,6 +485,9 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         let times = match storable(response.status, &response.headers, rule) {
             Ok(times) => times,
             Err(why) => return self.keep_to_itself(cell, response, why.as_str()),
+        };
+        let Some(tags) = origin_tags::named(&response.headers) else {
+            return self.keep_to_itself(cell, response, Unstorable::Tags.as_str());
         };
         let mut response = response;
         let read = self.read(&mut response, times.max_bytes).await;
@@ -440,7 +518,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                     .flights
                     .borrow_mut()
                     .learn(self.wanted.route, now_ms.saturating_sub(begun_ms));
-                self.done(cell, &entry, times, generations);
+                self.done(cell, &entry, times, self.label(&tags, generations, fetch));
                 // This visitor gets all that the origin sent; the entry keeps less.
                 if !response.headers.contains("etag") {
                     let etag = entry.headers.get("etag").unwrap_or_default();
@@ -498,11 +576,81 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
-    fn done(&self, cell: &FlightCell, entry: &Entry, times: Times, generations: Vec<String>) {
-        settle(cell, Flight::Done(entry.clone()));
-        let lookup = &self.wanted.lookup;
-        let batch = store::commands(lookup, entry, times, &generations, &self.lock_key);
-        self.end_if_current(batch, generations);
+    /// Names an answer by its tags, with the generations that they had before that fetch
+    /// began.
+    pub fn label(&self, tags: &[String], generations: Vec<String>, fetch: u64) -> Proof {
+        let mut origin_tags = self.visit.gateway.origin_tags.borrow_mut();
+        let asked = &self.wanted.lookup;
+        origin_tags.remember(&asked.key, tags);
+        let lookup = asked.named(tags);
+        let mut known = generations;
+        let read = known.split_off(asked.own_generations().min(known.len()));
+        let mut seeds = Vec::new();
+        for tag in &lookup.origin_tags {
+            let place = asked.origin_tags.iter().position(|asked| asked == tag);
+            let before = match place {
+                Some(place) => read.get(place),
+                None => origin_tags.before(tag, fetch),
+            };
+            known.push(match before {
+                Some(generation) => generation.clone(),
+                // If there is none, nobody purged it during the fetch; if there is one,
+                // it will not be this.
+                None => {
+                    let fresh = generation(self.visit.ports.random());
+                    let life_ms = crate::cache::GENERATION_TTL_S * 1000;
+                    let key = generation_key(tag);
+                    seeds.push(Command::set_nx_get_px(&key, fresh.as_str(), life_ms));
+                    fresh
+                }
+            });
+        }
+        let waiting = None;
+        Proof {
+            lookup,
+            generations: known,
+            seeds,
+            waiting,
+        }
+    }
+
+    fn done(&self, cell: &FlightCell, entry: &Entry, times: Times, proof: Proof) {
+        let lock_key = &self.lock_key;
+        let batch = store::commands(&proof.lookup, entry, times, &proof.generations, lock_key);
+        self.end_proven(Some(cell), Flight::Done(entry.clone()), batch, proof);
+    }
+
+    /// Ends the fill with an answer for those that wait. If it has tags that they did not
+    /// read, a purge of those may come before they begin to wait: they look it up.
+    pub fn end_proven(
+        &self,
+        cell: Option<&FlightCell>,
+        outcome: Flight,
+        batch: Batch,
+        proof: Proof,
+    ) {
+        let asked = &self.wanted.lookup;
+        let is_read = |tag: &String| asked.origin_tags.contains(tag);
+        let mut proof = proof;
+        match cell {
+            Some(cell) if proof.lookup.origin_tags.iter().all(is_read) => settle(cell, outcome),
+            Some(cell) => proof.waiting = Some(FlightCell::clone(cell)),
+            None => {}
+        }
+        self.visit.defer(Deferred::EndFill {
+            flight: self.lock_key.clone(),
+            only_if: Some(Box::new(proof)),
+            batch,
+        });
+    }
+
+    /// What those that wait have to look up has these tags.
+    pub fn again(&self, cell: &FlightCell, tags: Rc<[String]>, is_ours: bool) {
+        settle(cell, Flight::Tagged(tags));
+        match is_ours {
+            true => self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]),
+            false => self.land(),
+        }
     }
 
     /// An origin that fails is not asked again by everybody who waited.
@@ -577,7 +725,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     pub fn end_if_current(&self, batch: Batch, generations: Vec<String>) {
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),
-            only_if: Some((self.wanted.lookup.clone(), generations)),
+            only_if: Some(Box::new(Proof {
+                lookup: self.wanted.lookup.clone(),
+                generations,
+                seeds: Vec::new(),
+                waiting: None,
+            })),
             batch,
         });
     }

@@ -43,7 +43,11 @@ pub fn wanted(
     }
     Some(Wanted {
         route: route_index,
-        lookup: Lookup { key, tags },
+        lookup: Lookup {
+            key,
+            tags,
+            origin_tags: Vec::new(),
+        },
         target,
     })
 }
@@ -125,10 +129,11 @@ pub async fn answer<P: Ports>(
         Some(Seen {
             found: Found::Stale(entry),
             generations,
+            origin_tags,
             ..
         }) => {
             visit.defer(Deferred::Refresh {
-                wanted: wanted.clone(),
+                wanted: wanted.named(&origin_tags),
                 generations,
             });
             let status = CacheStatus::stale(entry.fresh_until_ms, now_ms);
@@ -137,8 +142,12 @@ pub async fn answer<P: Ports>(
         Some(Seen {
             found: Found::Missing | Found::Record(_),
             generations,
+            origin_tags,
             ..
-        }) => filled(visit, fill(visit, wanted, generations).await),
+        }) => {
+            let wanted = wanted.named(&origin_tags);
+            filled(visit, fill(visit, wanted, generations).await)
+        }
         None => filled(visit, without_redis(visit, wanted).await),
     }
 }

@@ -6,14 +6,14 @@
 
 use std::rc::Rc;
 
-use crate::cache::purge::Purge;
+use crate::cache::purge::{Purge, shorten};
 use crate::deferred::Deferred;
 use crate::headers::{is_event_stream, is_readable};
 use crate::http::{Body, Response};
 use crate::json::Value;
 use crate::names::Names;
 use crate::policy::{PathValues, Piece, PurgeRule, Template, Values};
-use crate::ports::{Bounded, OriginError, Ports};
+use crate::ports::{Bounded, OriginError, Ports, Store};
 use crate::redis::Reply;
 use crate::visit::Visit;
 
@@ -56,6 +56,8 @@ pub fn plan(rule: &PurgeRule, values: &Values<'_>) -> Purge {
     let mut purge = Purge {
         keys: render(&rule.keys),
         tags: render(&rule.tags),
+        prefixes: Names::new(),
+        is_soft: rule.is_soft,
     };
     if absent {
         purge.tags.extend(
@@ -126,7 +128,13 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
     }
     let batch = purge.batch(visit.ports.random());
     let confirmed = match visit.cache_trip(&batch).await {
-        Ok(replies) => !replies.iter().any(Reply::is_error),
+        Ok(replies) => {
+            if let Some(batch) = shorten(&batch, &replies, visit.ports.random()) {
+                let store = Store::Cache;
+                visit.defer(Deferred::Send { store, batch });
+            }
+            !replies.iter().any(Reply::is_error)
+        }
         Err(_) => false,
     };
     visit.gateway.l1.borrow_mut().purge(purge);

@@ -39,6 +39,8 @@ pub enum Unstorable {
     Freshness,
     /// The same: an event stream.
     Stream,
+    /// It has more tags of the origin's than are kept.
+    Tags,
 }
 
 impl Unstorable {
@@ -55,6 +57,7 @@ impl Unstorable {
             Self::Credentials => "credentials",
             Self::Freshness => "freshness",
             Self::Stream => "stream",
+            Self::Tags => "tags",
         }
     }
 }
@@ -144,6 +147,7 @@ pub fn entry(
     let fits = match times.origin {
         Origin::Negative => std::str::from_utf8(&body).is_ok(),
         Origin::Edge => is_json(&body),
+        Origin::Tags => false,
     };
     if !fits {
         return Err((Unstorable::NotJson, body));
@@ -172,7 +176,8 @@ pub fn entry(
     })
 }
 
-/// Stores an entry, keeps its generations alive and ends the fill.
+/// Stores an entry, keeps its generations alive and ends the fill. The lookup names the
+/// tags that the entry has, with these generations.
 pub fn commands(
     lookup: &Lookup,
     entry: &Entry,
@@ -183,7 +188,8 @@ pub fn commands(
     let origin = times.origin;
     let life_ms = times.fresh_ms.saturating_add(times.stale_ms).max(1);
     let mut commands = Vec::with_capacity(generations.len() + 3);
-    let meta = Meta::of(entry, origin, generations.to_vec());
+    let tags = lookup.origin_tags.clone();
+    let meta = Meta::of(entry, origin, generations.to_vec(), tags);
     let record = meta.write();
     match (origin, std::str::from_utf8(&entry.body)) {
         (Origin::Edge, Ok(body)) => {
@@ -199,11 +205,24 @@ pub fn commands(
             commands.push(Command::new("DEL").arg(lookup.key.as_str()));
             commands.push(Command::set_px(&lookup.meta_key(), record, life_ms));
         }
-        (_, Err(_)) => {}
+        (Origin::Tags, _) | (_, Err(_)) => {}
     }
     for key in lookup.generation_keys() {
         commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
     }
     commands.push(Command::new("DEL").arg(lock_key));
     Batch::multi(commands)
+}
+
+/// How long it is known which tags an answer has that could not be stored.
+pub const TAGS_MS: u64 = 3_600_000;
+
+/// Leaves which tags the answers of a key have, in place of any entry.
+pub fn tags(lookup: &Lookup) -> Vec<Command> {
+    let record = Meta::of_tags(&lookup.origin_tags).write();
+    vec![
+        // A body whose record is gone would pass for another service's.
+        Command::new("DEL").arg(lookup.key.as_str()),
+        Command::set_px(&lookup.meta_key(), record, TAGS_MS),
+    ]
 }

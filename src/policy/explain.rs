@@ -223,6 +223,12 @@ impl Policy {
                 "purge",
                 "after a 2xx answer, before the answer is passed on",
             );
+            if rule.is_soft {
+                out.add(
+                    "",
+                    "softly: entries are served stale until they are fetched anew",
+                );
+            }
             for (what, templates) in [
                 ("keys", &rule.keys),
                 ("tags", &rule.tags),

@@ -12,12 +12,13 @@ fn lookup() -> Lookup {
     Lookup {
         key: "books:top:all".to_owned(),
         tags: vec!["books".to_owned(), "category:7".to_owned()],
+        ..Lookup::default()
     }
 }
 
-/// Generations of the key and of its two tags.
+/// Generations of the key, of all prefixes and of its two tags.
 fn generations() -> Vec<String> {
-    ["k1", "b1", "c1"].map(str::to_owned).to_vec()
+    ["k1", "p1", "b1", "c1"].map(str::to_owned).to_vec()
 }
 
 fn meta() -> Meta {
@@ -31,6 +32,7 @@ fn meta() -> Meta {
         generations: generations(),
         hash: hash(BODY.as_bytes()),
         body: None,
+        tags: Vec::new(),
     }
 }
 
@@ -64,13 +66,14 @@ fn found(body: Option<&str>, record: Option<&Meta>, generations: &[Option<&str>]
     seen(body.map(str::as_bytes), record.as_deref(), generations).found
 }
 
-const CURRENT: [Option<&str>; 3] = [Some("k1"), Some("b1"), Some("c1")];
+const CURRENT: [Option<&str>; 4] = [Some("k1"), Some("p1"), Some("b1"), Some("c1")];
 
 #[test]
 fn asks_for_entry_record_and_generations_in_one_mget_each_name_once() {
     let twin = Lookup {
         key: "books:newest:all".to_owned(),
         tags: vec!["books".to_owned()],
+        ..Lookup::default()
     };
     let command = Lookups::new(vec![lookup(), twin]).command();
     let expected = [
@@ -78,6 +81,7 @@ fn asks_for_entry_record_and_generations_in_one_mget_each_name_once() {
         "books:top:all",
         "meta:books:top:all",
         "gen:key:books:top:all",
+        "gen:key:",
         "gen:books",
         "gen:category:7",
         "books:newest:all",
@@ -116,7 +120,7 @@ fn any_generation_that_changed_or_is_gone_makes_an_entry_missing() {
         let body = (record.origin == Origin::Edge).then_some(BODY);
         let hit = found(body, Some(&record), &CURRENT);
         assert!(matches!(hit, Found::Fresh(_)), "{:?}", record.origin);
-        for place in 0..3 {
+        for place in 0..4 {
             for other in [None, Some("new"), Some("")] {
                 let mut now = CURRENT;
                 now[place] = other;
@@ -124,7 +128,7 @@ fn any_generation_that_changed_or_is_gone_makes_an_entry_missing() {
                 assert_eq!(found, Found::Missing, "{place} {other:?}");
             }
         }
-        for count in [0, 2, 4] {
+        for count in [0, 2, 3, 5] {
             let mut record = record.clone();
             record.generations.resize(count, "k1".to_owned());
             let found = found(body, Some(&record), &CURRENT);
@@ -149,7 +153,7 @@ fn a_body_without_a_record_of_its_own_is_another_services() {
         (replaced, Some(meta())),
         (BODY, Some(negative())),
     ] {
-        for generations in [CURRENT, [None; 3]] {
+        for generations in [CURRENT, [None; 4]] {
             let Found::Foreign(entry) = found(Some(body), record.as_ref(), &generations) else {
                 panic!("{body} is not served");
             };

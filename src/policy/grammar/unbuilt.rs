@@ -55,11 +55,6 @@ pub fn variable(field: &Field<'_>, faults: &mut Faults) -> bool {
     is_variable
 }
 
-/// Of a purge rule.
-pub fn purge(table: &Table<'_>, faults: &mut Faults) {
-    words(table, "mode", &["hard"], &["soft"], faults);
-}
-
 type Shape = fn(&Field<'_>, &mut Faults);
 
 fn field(table: &Table<'_>, name: &str, shape: Shape, faults: &mut Faults) {

@@ -1,6 +1,6 @@
 //! What is not built yet says so; what is left out has the contract's defaults.
 
-use super::marked::{errors_of, expect, in_cache, in_route, in_route_put};
+use super::marked::{errors_of, expect, in_cache, in_route};
 use super::{json, toml};
 
 const NOT_BUILT: &str = "is part of the policy's grammar, but this version does not build it yet";
@@ -35,11 +35,6 @@ fn what_is_not_built_yet_says_so() {
     in_route(
         "cache = { key = \"a:{id}\", §ttl = \"$NOTIFICATION_CACHE_TTL\" }",
         "/cache/ttl",
-        NOT_BUILT,
-    );
-    in_route_put(
-        "purge = { tags = [\"x\"], §mode = \"soft\" }",
-        "/purge/mode",
         NOT_BUILT,
     );
     assert_eq!(

@@ -189,6 +189,11 @@ impl FakeRedis {
                     .map(|value| value.bytes.clone())
                     .unwrap_or_default(),
             ),
+            ["APPEND", key, more] => {
+                let value = keys.entry((*key).to_owned()).or_default();
+                value.bytes.extend_from_slice(more.as_bytes());
+                Reply::Int(value.bytes.len() as i64)
+            }
             ["SET", key, bytes, options @ ..] => set(&mut keys, now_us, key, bytes, options),
             [name, key, rest @ ..] if name.starts_with('Z') => {
                 sorted_set(&mut keys, name, key, rest)
