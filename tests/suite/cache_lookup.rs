@@ -139,8 +139,8 @@ fn any_generation_that_changed_or_is_gone_makes_an_entry_missing() {
 
 #[test]
 fn generations_are_told_as_they_were_at_the_lookup() {
-    let seen = seen(None, None, &[Some("k1"), None, Some("c1")]);
-    let expected = [Some("k1".to_owned()), None, Some("c1".to_owned())];
+    let seen = seen(None, None, &[Some("k1"), None, None, Some("c1")]);
+    let expected = [Some("k1".to_owned()), None, None, Some("c1".to_owned())];
     assert_eq!(seen.generations, expected);
     assert_eq!(seen.found, Found::Missing);
 }
@@ -229,7 +229,7 @@ fn a_record_that_says_what_is_never_stored_counts_as_none() {
 #[test]
 fn another_number_of_values_than_keys_or_no_list_is_no_answer() {
     let lookups = Lookups::new(vec![lookup()]);
-    for count in [0, 1, 4, 6] {
+    for count in [0, 1, 5, 7] {
         let reply = Reply::List(vec![Reply::Nil; count]);
         assert_eq!(lookups.judge(&reply, NOW_MS), None, "{count}");
     }
@@ -241,7 +241,7 @@ fn another_number_of_values_than_keys_or_no_list_is_no_answer() {
     ] {
         assert_eq!(lookups.judge(&reply, NOW_MS), None);
     }
-    let whole = Reply::List(vec![Reply::Nil; 5]);
+    let whole = Reply::List(vec![Reply::Nil; 6]);
     assert_eq!(
         lookups.judge(&whole, NOW_MS).map(|seen| seen.len()),
         Some(1)
@@ -282,7 +282,7 @@ proptest! {
     /// hash and its generations are right.
     #[test]
     fn random_values_never_panic_and_never_pass_for_ours(
-        values in proptest::collection::vec(any_reply(), 5)
+        values in proptest::collection::vec(any_reply(), 6)
     ) {
         let lookups = Lookups::new(vec![lookup()]);
         let seen = lookups.judge(&Reply::List(values.clone()), NOW_MS).unwrap();
