@@ -93,8 +93,15 @@ pub async fn fill<P: Ports>(
         let Some(seen) = reading::once_more(visit, &wanted).await else {
             break "redis";
         };
-        if let Found::Fresh(entry) | Found::Stale(entry) | Found::Foreign(entry) = seen.found {
-            return Filled::Entry(entry, CacheStatus::Collapsed);
+        match seen.found {
+            Found::Fresh(entry) | Found::Foreign(entry) => {
+                return Filled::Entry(entry, CacheStatus::Collapsed);
+            }
+            Found::Stale(entry) => {
+                let status = CacheStatus::stale(entry.fresh_until_ms, visit.now_ms());
+                return Filled::Entry(entry, status);
+            }
+            Found::Missing | Found::Record(_) => {}
         }
         wanted = wanted.named(&seen.origin_tags);
         generations = seen.generations;
@@ -341,8 +348,10 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             match self.take_lock().await {
+                // What is stale was stored by a fill that began before a soft purge: those
+                // who wait may have come after it.
                 Lock::Taken {
-                    found: Found::Fresh(entry) | Found::Stale(entry) | Found::Foreign(entry),
+                    found: Found::Fresh(entry) | Found::Foreign(entry),
                     ..
                 } => {
                     settle(cell, Flight::Done(entry.clone()));
