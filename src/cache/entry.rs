@@ -222,7 +222,12 @@ pub fn is_json(body: &[u8]) -> bool {
 }
 
 pub fn hash(body: &[u8]) -> String {
-    format!("{:032x}", xxh3_128(body))
+    format!("{:032x}", digest(body))
+}
+
+/// XXH3-128.
+pub fn digest(body: &[u8]) -> u128 {
+    xxh3_128(body)
 }
 
 /// A strong entity tag of our own, for answers that bring none (RFC 9110, 8.8.3).

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
 use crate::cache::generation::{PREFIX_LOG, Standing, by_log, standing};
 use crate::cache::http::Record;
+use crate::cache::store::is_marked;
 use crate::http::Headers;
 use crate::redis::{Command, Reply};
 
@@ -110,13 +111,11 @@ pub struct Lookups {
 }
 
 impl Lookups {
-    /// Reads all of them whole.
-    pub fn new(lookups: Vec<Lookup>) -> Self {
-        let mut all = Self::default();
-        for lookup in lookups {
-            all.push(lookup, Ask::Whole);
-        }
-        all
+    /// Reads one whole, so that a body of the edge's own is told from another service's.
+    pub fn one(lookup: &Lookup) -> Self {
+        let mut one = Self::default();
+        one.push(lookup.clone(), Ask::WholeAndExpiry);
+        one
     }
 
     pub fn push(&mut self, lookup: Lookup, ask: Ask) {
@@ -160,14 +159,9 @@ impl Lookups {
         Command::new("MGET").args(self.keys.iter().map(String::as_str))
     }
 
-    /// What the MGET brought, one per lookup in order; `None` when the reply is
+    /// What the commands brought, one per lookup in order; `None` when the MGET's reply is
     /// not one value per key.
-    pub fn judge(&self, reply: &Reply, now_ms: u64) -> Option<Vec<Seen>> {
-        self.judge_all(std::slice::from_ref(reply), now_ms)
-    }
-
-    /// The same of all commands.
-    pub fn judge_all(&self, replies: &[Reply], now_ms: u64) -> Option<Vec<Seen>> {
+    pub fn judge(&self, replies: &[Reply], now_ms: u64) -> Option<Vec<Seen>> {
         let (values, expiries) = replies.split_last()?;
         let mut expiries = expiries.iter();
         let values = values.as_list()?;
@@ -208,7 +202,7 @@ impl Lookups {
                         }
                     }
                     Seen {
-                        found: judged.found,
+                        found: unless_orphaned(judged.found, expiry),
                         generations,
                         // Without one a value is like the next.
                         expiry: expiry.filter(|expiry| *expiry > 0),
@@ -318,6 +312,14 @@ fn record(body: Option<&[u8]>, lookup: &Lookup, generations: &[Option<String>]) 
             tags,
             is_unread: standing == Standing::Unread,
         },
+    }
+}
+
+/// A body of the edge's own whose record is gone is nothing.
+fn unless_orphaned(found: Found, expiry: Option<i64>) -> Found {
+    match (&found, expiry) {
+        (Found::Foreign(entry), Some(expiry)) if is_marked(expiry, &entry.body) => Found::Missing,
+        _ => found,
     }
 }
 

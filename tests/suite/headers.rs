@@ -12,6 +12,7 @@ fn quota(name: &str, requests: u32, window_ms: u64, remaining: u32, reset_ms: u6
     Quota {
         name: name.to_owned(),
         requests,
+        capacity: u64::from(requests),
         window_ms,
         remaining,
         reset_ms,
