@@ -23,9 +23,9 @@ test.after(() => bed?.close());
 const purge = (body) =>
   bed.get("/-/purge", { method: "POST", body: JSON.stringify(body), headers: { authorization: `Bearer ${ADMIN_TOKEN}` } });
 
-/** What a GET brings, and what is said of the cache. */
+/** What a GET brings, and what is said of the cache. In `http` mode each Worker has keys of its own: its port is in them. */
 async function read(path, worker = 0) {
-  const answer = await bed.get(path, { url: bed.urls[worker] });
+  const answer = await bed.get(path, { url: bed.urls[path.startsWith("/page/") ? 0 : worker] });
   const { params } = list(answer.headers["cache-status"])[0];
   return { version: answer.json().version, isHit: params.hit === true && Number(params.ttl) > 0, isStale: Number(params.ttl) < 0 };
 }
