@@ -114,7 +114,7 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
         body: (entry.status == 200).then_some(entry.body),
         status,
     };
-    let generations = match seen {
+    let missing = match seen {
         Some(Seen {
             found: Found::Fresh(found) | Found::Foreign(found),
             is_local,
@@ -126,10 +126,11 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
         Some(Seen {
             found: Found::Stale(found),
             generations,
+            origin_tags,
             ..
         }) => {
             visit.defer(Deferred::Refresh {
-                wanted: wanted.clone(),
+                wanted: wanted.named(&origin_tags),
                 generations,
             });
             let status = CacheStatus::stale(found.fresh_until_ms, now_ms);
@@ -138,12 +139,13 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
         Some(Seen {
             found: Found::Missing | Found::Record(_) | Found::Packed(_),
             generations,
+            origin_tags,
             ..
-        }) => Some(generations),
+        }) => Some((wanted.named(&origin_tags), generations)),
         None => None,
     };
-    let filled = match generations {
-        Some(generations) => fill(visit, wanted, generations).await,
+    let filled = match missing {
+        Some((wanted, generations)) => fill(visit, wanted, generations).await,
         None => crate::fill::without_redis(visit, wanted).await,
     };
     match filled {

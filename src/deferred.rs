@@ -6,9 +6,10 @@
 use crate::together::all;
 
 use crate::cache::entry::hash;
-use crate::cache::flight::Flight;
+use crate::cache::flight::{Flight, FlightCell};
+use crate::cache::lookup::HTTP_KEYS;
 use crate::cache::purge::Purge;
-use crate::cache::{Found, Lookup, Lookups};
+use crate::cache::{Found, Lookup, Lookups, store};
 use crate::controls;
 use crate::exchange::{self, Exchange};
 use crate::fill::{self, Wanted};
@@ -44,7 +45,7 @@ pub enum Deferred {
     /// the generations are others by now.
     EndFill {
         flight: String,
-        only_if: Option<(Lookup, Vec<String>)>,
+        only_if: Option<Box<Proof>>,
         form: Form,
         batch: Batch,
         /// What does as well while the same body lies there.
@@ -58,7 +59,7 @@ pub enum Deferred {
     /// The same of an answer in `http` mode.
     Revalidate {
         exchange: Box<Exchange>,
-        generations: Vec<String>,
+        generations: Vec<Option<String>>,
         variant: String,
     },
     /// Looks at the reports about an address, whose key-safe id this is.
@@ -69,6 +70,18 @@ pub enum Deferred {
     Purge { purge: Purge },
     /// Reads what operators have changed.
     Controls { ticket: u64 },
+}
+
+/// What must be so when a fill ends: the generations that were there before it began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proof {
+    /// With the tags that the answer has.
+    pub lookup: Lookup,
+    pub generations: Vec<String>,
+    /// Of tags that nobody knew before: they are set if there are none.
+    pub seeds: Vec<Command>,
+    /// Who waits in this isolate and must look up what the fill has stored.
+    pub waiting: Option<FlightCell>,
 }
 
 /// Does all the work side by side, and the work that follows from it: the platform ends
@@ -93,23 +106,34 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             or,
         } => {
             let timeout_ms = timeout_ms(gateway);
-            let standing = match &only_if {
-                Some((lookup, generations)) => {
+            let ended = match &only_if {
+                Some(proof) => {
                     let same = or.as_ref().map(|or| or.hash.as_str());
-                    standing(ports, lookup, generations, form, same, timeout_ms).await
+                    prove(ports, proof, form, same, timeout_ms).await
                 }
-                None => Standing::Current,
+                None => Ended::Proven,
             };
-            let is_sent = match (standing, &or) {
-                (Standing::Changed, _) => false,
-                (Standing::Same, Some(or)) => extend(ports, &or.batch, &batch, timeout_ms).await,
+            let is_sent = match (ended, &or) {
+                (Ended::Unknown | Ended::Purged, _) => false,
+                (Ended::Same, Some(or)) => extend(ports, &or.batch, &batch, timeout_ms).await,
                 _ => send(ports, Store::Cache, &batch, timeout_ms).await,
             };
             if !is_sent {
+                let mut commands = match (ended, &only_if) {
+                    // Tags are not for others to read that an answer to one user has.
+                    (Ended::Unknown, Some(proof)) if form != Form::User => {
+                        leave_tags(&proof.lookup)
+                    }
+                    _ => Vec::new(),
+                };
                 // Nobody should wait for a lock whose holder is done.
-                let unlock = Command::new("DEL").arg(flight.as_str());
-                let batch = Batch::pipeline(vec![unlock]);
-                send(ports, Store::Cache, &batch, timeout_ms).await;
+                commands.push(Command::new("DEL").arg(flight.as_str()));
+                send(ports, Store::Cache, &Batch::multi(commands), timeout_ms).await;
+            }
+            if let Some(proof) = only_if
+                && let Some(cell) = &proof.waiting
+            {
+                settle(cell, Flight::Tagged(proof.lookup.origin_tags.into()));
             }
             gateway.flights.borrow_mut().land(&flight);
         }
@@ -151,51 +175,60 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
     }
 }
 
-/// What is so at the end of a fill.
-enum Standing {
-    /// Something was purged, or another service has put a value there.
-    Changed,
-    Current,
+/// Whether what a fill brought may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Proven,
     /// And the body that the fill brought lies there as an entry of ours.
     Same,
+    /// It has tags of which nobody knows whether they were purged meanwhile, and nothing is
+    /// stored that would say what they are.
+    Unknown,
+    /// Or another service has put a value there.
+    Purged,
 }
 
 /// Whether these are still the generations of an entry, and no other service has put a
 /// value in its place. Without an answer: no.
-async fn standing<P: Ports>(
+async fn prove<P: Ports>(
     ports: &P,
-    lookup: &Lookup,
-    generations: &[String],
+    proof: &Proof,
     form: Form,
     same: Option<&str>,
     timeout_ms: u64,
-) -> Standing {
-    let lookups = Lookups::one(lookup);
-    let batch = Batch::pipeline(lookups.commands());
+) -> Ended {
+    let lookups = Lookups::one(&proof.lookup);
+    let mut commands = proof.seeds.clone();
+    commands.extend(lookups.commands());
+    let batch = Batch::pipeline(commands);
     let replies = ports.pipeline(Store::Cache, &batch, timeout_ms);
     let Ok(replies) = replies.await else {
-        return Standing::Changed;
+        return Ended::Purged;
     };
-    let seen = lookups
-        .judge(&replies, ports.now_ms())
-        .and_then(|mut seen| seen.pop());
+    let seen = replies
+        .get(proof.seeds.len()..)
+        .and_then(|replies| lookups.judge(replies, ports.now_ms())?.pop());
     let Some(mut seen) = seen else {
-        return Standing::Changed;
+        return Ended::Purged;
     };
     // A user's key is nobody else's: whatever lies there gives way.
-    let is_taken = form != Form::User && matches!(seen.found, Found::Foreign(_));
-    let is_current = !is_taken
-        && seen.generations.len() == generations.len()
-        && (seen.generations.iter().zip(generations)).all(|(now, then)| now.as_ref() == Some(then));
-    if !is_current {
-        return Standing::Changed;
+    if form != Form::User && matches!(seen.found, Found::Foreign(_)) {
+        return Ended::Purged;
     }
-    packing::unpacked(form, &mut seen, ports.now_ms());
-    match (seen.found, same) {
-        (Found::Fresh(entry) | Found::Stale(entry), Some(same)) if hash(&entry.body) == same => {
-            Standing::Same
+    let is_same = |(now, then): (&Option<String>, &String)| now.as_ref() == Some(then);
+    let mut pairs = seen.generations.iter().zip(&proof.generations);
+    // The record that is there may name more tags, which are the last ones.
+    let is_proven = seen.generations.len() >= proof.generations.len() && pairs.all(is_same);
+    packing::unpacked(form, &proof.lookup, &mut seen, ports.now_ms());
+    match seen.found {
+        Found::Fresh(entry) | Found::Stale(entry)
+            if is_proven && same.is_some_and(|same| hash(&entry.body) == same) =>
+        {
+            Ended::Same
         }
-        _ => Standing::Current,
+        _ if is_proven => Ended::Proven,
+        Found::Missing if !seen.is_unread && !proof.seeds.is_empty() => Ended::Unknown,
+        _ => Ended::Purged,
     }
 }
 
@@ -209,6 +242,14 @@ async fn extend<P: Ports>(ports: &P, or: &Batch, whole: &Batch, timeout_ms: u64)
             ports.log_failed_trip(&error);
             false
         }
+    }
+}
+
+/// In place of an answer that could not be stored, for those who fill it next.
+fn leave_tags(lookup: &Lookup) -> Vec<Command> {
+    match lookup.key.starts_with(HTTP_KEYS) {
+        true => exchange::tags(lookup),
+        false => store::tags(lookup),
     }
 }
 

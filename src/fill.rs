@@ -8,16 +8,20 @@
 use futures_util::future::{Either, select};
 use sha2::{Digest, Sha256};
 use std::pin::pin;
+use std::rc::Rc;
 
 use crate::bill::pay;
 use crate::cache::flight::{FAILED_MS, Flight, FlightCell, Join, UNCACHEABLE_MS};
+use crate::cache::lookup::{generation_key, generation_of};
 use crate::cache::store::Times;
-use crate::cache::{Entry, Found, Lookup, Lookups, Unstorable, generation, storable, store};
-use crate::deferred::{Deferred, settle};
+use crate::cache::{
+    Entry, Found, Lookup, Lookups, Unstorable, generation, origin_tags, storable, store,
+};
+use crate::deferred::{Deferred, Proof, settle};
 use crate::headers::CacheStatus;
 use crate::http::{Body, Headers, Response};
 use crate::identity::push_hex;
-use crate::packing;
+use crate::packing::{self, Extension};
 use crate::policy::{CacheRule, Form};
 use crate::ports::{Bounded, Clock, OriginError, Ports, Store};
 use crate::reading;
@@ -62,23 +66,74 @@ pub enum Filled<B> {
     Refused,
 }
 
+impl Wanted {
+    /// The same entry with these tags of the origin's.
+    #[must_use]
+    pub fn named(&self, origin_tags: &[String]) -> Self {
+        Self {
+            route: self.route,
+            lookup: self.lookup.named(origin_tags),
+            target: self.target.clone(),
+            fields: self.fields.clone(),
+        }
+    }
+}
+
 /// Answers a request whose entry is missing.
 pub async fn fill<P: Ports>(
     visit: &Visit<'_, P>,
-    wanted: &Wanted,
+    wanted: Wanted,
     generations: Vec<Option<String>>,
 ) -> Filled<P::Body> {
+    let mut wanted = wanted;
+    let mut generations = generations;
+    let mut is_again = false;
+    let why = loop {
+        match attempt(visit, &wanted, generations).await {
+            Ok(filled) => return filled,
+            // Its tags change faster than they can be read.
+            Err(_) if is_again => break "slow",
+            Err(tags) => wanted = wanted.named(&tags),
+        }
+        is_again = true;
+        let Some(seen) = reading::once_more(visit, &wanted).await else {
+            break "redis";
+        };
+        match seen.found {
+            Found::Fresh(entry) | Found::Foreign(entry) => {
+                return Filled::Entry(entry, CacheStatus::Collapsed);
+            }
+            Found::Stale(entry) => {
+                let status = CacheStatus::stale(entry.fresh_until_ms, visit.now_ms());
+                return Filled::Entry(entry, status);
+            }
+            Found::Missing | Found::Record(_) | Found::Packed(_) => {}
+        }
+        wanted = wanted.named(&seen.origin_tags);
+        generations = seen.generations;
+    };
+    alone(visit, &wanted, visit.origin_timeout_ms(), why).await
+}
+
+/// One attempt at it; the error: what was waited for has these tags, so that it must be
+/// looked up once more with them.
+async fn attempt<P: Ports>(
+    visit: &Visit<'_, P>,
+    wanted: &Wanted,
+    generations: Vec<Option<String>>,
+) -> Result<Filled<P::Body>, Rc<[String]>> {
     let now_ms = visit.now_ms();
     let known = visit
         .gateway
         .flights
         .borrow()
         .is_uncacheable(&wanted.lookup.key, now_ms);
+    let timeout_ms = visit.origin_timeout_ms();
     if known {
-        return alone(visit, wanted, visit.origin_timeout_ms(), UNCACHEABLE).await;
+        return Ok(alone(visit, wanted, timeout_ms, UNCACHEABLE).await);
     }
     let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
-        return alone(visit, wanted, visit.origin_timeout_ms(), "redis").await;
+        return Ok(alone(visit, wanted, timeout_ms, "redis").await);
     };
     let fill = Fill::new(visit, wanted, generations, "");
     match fill.join() {
@@ -106,7 +161,7 @@ pub async fn refresh<P: Ports>(
     wanted: &Wanted,
     generations: Vec<Option<String>>,
 ) {
-    let Some(generations) = generations.into_iter().collect::<Option<Vec<_>>>() else {
+    let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
         return;
     };
     let fill = Fill {
@@ -137,6 +192,7 @@ pub async fn refresh<P: Ports>(
             }
             fill.end(vec![Command::new("DEL").arg(fill.lock_key.as_str())]);
         }
+        Lock::Again { tags, is_ours } => fill.again(&cell, tags, is_ours),
         // Followers of this flight were on their own anyway: they had the stale entry.
         _ => {
             settle(&cell, Flight::Uncacheable);
@@ -152,14 +208,23 @@ pub async fn seed<P: Ports>(
     lookup: &Lookup,
     generations: Vec<Option<String>>,
 ) -> Option<Vec<String>> {
-    seed_keys(visit, &lookup.generation_keys(), generations).await
+    let keys = lookup.generation_keys();
+    let as_it_is = |key: &str, value: &str| generation_of(lookup, key, value);
+    let seeded = seed_keys(visit, &keys, generations, &as_it_is).await?;
+    if !lookup.origin_tags.is_empty() {
+        let known: Vec<Option<String>> = seeded.iter().cloned().map(Some).collect();
+        let mut origin_tags = visit.gateway.origin_tags.borrow_mut();
+        origin_tags.learn(lookup, &known);
+    }
+    Some(seeded)
 }
 
-/// The same of any generations, by their keys.
+/// The same of any generations, by their keys; `of` makes one of what lies in Redis.
 pub async fn seed_keys<P: Ports>(
     visit: &Visit<'_, P>,
     keys: &[String],
     generations: Vec<Option<String>>,
+    of: &dyn Fn(&str, &str) -> Option<String>,
 ) -> Option<Vec<String>> {
     let fresh = generation(visit.ports.random());
     let seeds: Vec<Command> = keys
@@ -176,16 +241,17 @@ pub async fn seed_keys<P: Ports>(
         visit.cache_trip(&Batch::pipeline(seeds)).await.ok()?
     }
     .into_iter();
-    generations
-        .into_iter()
-        .map(|generation| match generation {
-            Some(generation) => Some(generation),
+    let mut seeded = Vec::with_capacity(keys.len());
+    for (key, generation) in keys.iter().zip(generations) {
+        seeded.push(match generation {
+            Some(generation) => generation,
             None => match replies.next()? {
-                Reply::Nil => Some(fresh.clone()),
-                reply => reply.as_str().map(str::to_owned),
+                Reply::Nil => fresh.clone(),
+                reply => of(key, reply.as_str()?)?,
             },
-        })
-        .collect()
+        });
+    }
+    Some(seeded)
 }
 
 /// What the edge sends with nothing of a visitor in it, but for a user's own answers.
@@ -240,6 +306,12 @@ pub enum Lock {
     Held,
     Uncacheable,
     Failed(OriginError),
+    /// An entry with these tags is there, whose generations were not read. Whether the lock
+    /// is ours.
+    Again {
+        tags: Rc<[String]>,
+        is_ours: bool,
+    },
     /// Redis did not answer.
     Lost,
 }
@@ -303,45 +375,53 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             .and_then(|route| route.cache.as_ref())
     }
 
-    async fn lead(&self, cell: &FlightCell) -> Filled<P::Body> {
+    async fn lead(&self, cell: &FlightCell) -> Result<Filled<P::Body>, Rc<[String]>> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             match self.take_lock().await {
+                // What is stale was stored by a fill that began before a soft purge: those
+                // who wait may have come after it.
                 Lock::Taken {
-                    found: Found::Fresh(entry) | Found::Stale(entry) | Found::Foreign(entry),
+                    found: Found::Fresh(entry) | Found::Foreign(entry),
                     ..
                 } => {
                     settle(cell, Flight::Done(entry.clone()));
                     self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
-                    return Filled::Entry(entry, CacheStatus::Collapsed);
+                    return Ok(Filled::Entry(entry, CacheStatus::Collapsed));
                 }
                 Lock::Taken { generations, .. } => {
-                    return self.pay_and_ask(cell, generations).await;
+                    return Ok(self.pay_and_ask(cell, generations).await);
                 }
                 Lock::Filled(entry) => {
                     settle(cell, Flight::Done(entry.clone()));
                     self.land();
-                    return Filled::Entry(entry, CacheStatus::Collapsed);
+                    return Ok(Filled::Entry(entry, CacheStatus::Collapsed));
                 }
                 Lock::Uncacheable => {
                     self.uncacheable(cell, UNCACHEABLE_MS);
                     self.land();
-                    return alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await;
+                    return Ok(alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await);
                 }
                 Lock::Failed(error) => {
                     settle(cell, Flight::Failed(error));
                     self.land();
-                    return Filled::Failed(error);
+                    return Ok(Filled::Failed(error));
                 }
                 // The lock may be ours all the same: then nobody else would fill and end
                 // it. The generations of our own lookup are old enough.
-                Lock::Lost => return self.pay_and_ask(cell, self.generations.clone()).await,
+                Lock::Lost => {
+                    return Ok(self.pay_and_ask(cell, self.generations.clone()).await);
+                }
+                Lock::Again { tags, is_ours } => {
+                    self.again(cell, Rc::clone(&tags), is_ours);
+                    return Err(tags);
+                }
                 Lock::Held => {}
             }
             if self.out_of_patience() {
                 settle(cell, Flight::Uncacheable);
                 self.land();
-                return alone(self.visit, self.wanted, self.left_ms(), "slow").await;
+                return Ok(alone(self.visit, self.wanted, self.left_ms(), "slow").await);
             }
             self.visit.sleep(pause_ms).await;
             pause_ms = next_pause_ms(pause_ms);
@@ -349,20 +429,23 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     }
 
     /// Waits for another request of this isolate.
-    async fn follow(&self, cell: &FlightCell) -> Filled<P::Body> {
+    async fn follow(&self, cell: &FlightCell) -> Result<Filled<P::Body>, Rc<[String]>> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             self.visit.sleep(pause_ms).await;
             pause_ms = next_pause_ms(pause_ms);
             let outcome = cell.borrow().clone();
             match outcome {
-                Flight::Done(entry) => return Filled::Entry(entry, CacheStatus::Collapsed),
-                Flight::Failed(error) => return Filled::Failed(error),
+                Flight::Done(entry) => {
+                    return Ok(Filled::Entry(entry, CacheStatus::Collapsed));
+                }
+                Flight::Tagged(tags) => return Err(tags),
+                Flight::Failed(error) => return Ok(Filled::Failed(error)),
                 Flight::Uncacheable | Flight::Stored(_) => {
-                    return alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await;
+                    return Ok(alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await);
                 }
                 Flight::Pending if self.out_of_patience() => {
-                    return alone(self.visit, self.wanted, self.left_ms(), "slow").await;
+                    return Ok(alone(self.visit, self.wanted, self.left_ms(), "slow").await);
                 }
                 Flight::Pending => {}
             }
@@ -389,6 +472,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             return Lock::Lost;
         };
         packing::opened(self.visit, self.wanted, &mut seen).await;
+        if seen.is_unread {
+            return Lock::Again {
+                tags: seen.origin_tags.into(),
+                is_ours: *holder == Reply::Nil,
+            };
+        }
         match (holder, seen.found) {
             (Reply::Nil, found) => Lock::Taken {
                 found,
@@ -429,6 +518,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         stale: Option<Entry>,
     ) -> Filled<P::Body> {
         let begun_ms = self.visit.now_ms();
+        let fetch = (self.visit.gateway.origin_tags.borrow_mut()).begin_fetch();
         let response = match self.fetch(own_fields(self.wanted)).await {
             Ok(response) => response,
             Err(error) => return self.fail(cell, error),
@@ -439,6 +529,9 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         let times = match storable(response.status, &response.headers, rule) {
             Ok(times) => times,
             Err(why) => return self.keep_to_itself(cell, response, why.as_str()),
+        };
+        let Some(tags) = origin_tags::named(&response.headers) else {
+            return self.keep_to_itself(cell, response, Unstorable::Tags.as_str());
         };
         let mut response = response;
         let read = self.read(&mut response, times.max_bytes).await;
@@ -478,7 +571,8 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 {
                     entry.headers.set("etag", etag);
                 }
-                let stored = self.done(cell, &entry, times, generations, stale).await;
+                let proof = self.label(&tags, generations, fetch);
+                let stored = self.done(cell, &entry, times, proof, stale).await;
                 // This visitor gets all that the origin sent; the entry keeps less.
                 if !response.headers.contains("etag") {
                     let etag = entry.headers.get("etag").unwrap_or_default();
@@ -537,42 +631,102 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
+    /// Names an answer by its tags, with the generations that they had before that fetch
+    /// began.
+    pub fn label(&self, tags: &[String], generations: Vec<String>, fetch: u64) -> Proof {
+        let mut origin_tags = self.visit.gateway.origin_tags.borrow_mut();
+        let asked = &self.wanted.lookup;
+        origin_tags.remember(&asked.key, tags);
+        let lookup = asked.named(tags);
+        let mut known = generations;
+        let read = known.split_off(asked.own_generations().min(known.len()));
+        let mut seeds = Vec::new();
+        for tag in &lookup.origin_tags {
+            let place = asked.origin_tags.iter().position(|asked| asked == tag);
+            let before = match place {
+                Some(place) => read.get(place),
+                None => origin_tags.before(tag, fetch),
+            };
+            known.push(match before {
+                Some(generation) => generation.clone(),
+                // If there is none, nobody purged it during the fetch; if there is one,
+                // it will not be this.
+                None => {
+                    let fresh = generation(self.visit.ports.random());
+                    let life_ms = crate::cache::GENERATION_TTL_S * 1000;
+                    let key = generation_key(tag);
+                    seeds.push(Command::set_nx_get_px(&key, fresh.as_str(), life_ms));
+                    fresh
+                }
+            });
+        }
+        let waiting = None;
+        Proof {
+            lookup,
+            generations: known,
+            seeds,
+            waiting,
+        }
+    }
+
     /// Whether it is stored.
     async fn done(
         &self,
         cell: &FlightCell,
         entry: &Entry,
         times: Times,
-        generations: Vec<String>,
+        proof: Proof,
         stale: Option<Entry>,
     ) -> bool {
-        settle(cell, Flight::Done(entry.clone()));
-        let (wanted, lock_key) = (self.wanted, self.lock_key.as_str());
-        let batch =
-            packing::commands(self.visit, wanted, entry, times, &generations, lock_key).await;
+        let lock_key = self.lock_key.as_str();
+        let batch = packing::commands(self.visit, &proof, entry, times, lock_key).await;
         let Some(batch) = batch else {
+            settle(cell, Flight::Done(entry.clone()));
             self.end(vec![Command::new("DEL").arg(lock_key)]);
             return false;
         };
         let or = stale.and_then(|stale| {
-            packing::extension(
-                self.visit,
-                wanted,
-                &stale,
-                entry,
-                times,
-                &generations,
-                lock_key,
-            )
+            packing::extension(self.visit, &proof, &stale, entry, times, lock_key)
         });
+        let outcome = Flight::Done(entry.clone());
+        self.end_proven(Some(cell), outcome, batch, proof, or);
+        true
+    }
+
+    /// Ends the fill with an answer for those that wait. If it has tags that they did not
+    /// read, a purge of those may come before they begin to wait: they look it up.
+    pub fn end_proven(
+        &self,
+        cell: Option<&FlightCell>,
+        outcome: Flight,
+        batch: Batch,
+        proof: Proof,
+        or: Option<Box<Extension>>,
+    ) {
+        let asked = &self.wanted.lookup;
+        let is_read = |tag: &String| asked.origin_tags.contains(tag);
+        let mut proof = proof;
+        match cell {
+            Some(cell) if proof.lookup.origin_tags.iter().all(is_read) => settle(cell, outcome),
+            Some(cell) => proof.waiting = Some(FlightCell::clone(cell)),
+            None => {}
+        }
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),
-            only_if: Some((wanted.lookup.clone(), generations)),
-            form: times.form,
+            only_if: Some(Box::new(proof)),
+            form: packing::form(self.visit, self.wanted),
             batch,
             or,
         });
-        true
+    }
+
+    /// What those that wait have to look up has these tags.
+    pub fn again(&self, cell: &FlightCell, tags: Rc<[String]>, is_ours: bool) {
+        settle(cell, Flight::Tagged(tags));
+        match is_ours {
+            true => self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]),
+            false => self.land(),
+        }
     }
 
     /// An origin that fails is not asked again by everybody who waited.
@@ -649,7 +803,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     pub fn end_if_current(&self, batch: Batch, generations: Vec<String>) {
         self.visit.defer(Deferred::EndFill {
             flight: self.lock_key.clone(),
-            only_if: Some((self.wanted.lookup.clone(), generations)),
+            only_if: Some(Box::new(Proof {
+                lookup: self.wanted.lookup.clone(),
+                generations,
+                seeds: Vec::new(),
+                waiting: None,
+            })),
             form: packing::form(self.visit, self.wanted),
             batch,
             or: None,

@@ -23,7 +23,7 @@ use crate::admission::{Admission, admit, is_denied, is_off};
 use crate::bill;
 use crate::cache::purge::Unpurged;
 use crate::cache::written::Known;
-use crate::cache::{Adopted, Flights, L1, Seen};
+use crate::cache::{Adopted, Flights, L1, OriginTags, Seen};
 use crate::compose::{self, Piece, compose};
 use crate::concurrency::Concurrency;
 use crate::conduct;
@@ -87,6 +87,7 @@ pub struct Gateway {
     pub adopted: RefCell<Adopted>,
     pub unpurged: RefCell<Unpurged>,
     pub l1: RefCell<L1>,
+    pub origin_tags: RefCell<OriginTags>,
     pub concurrency: Concurrency,
     pub controls: RefCell<Controls>,
     pub penalties: RefCell<Penalties>,
@@ -105,6 +106,7 @@ impl Gateway {
             adopted: RefCell::new(Adopted::default()),
             unpurged: RefCell::new(Unpurged::default()),
             l1: RefCell::new(L1::default()),
+            origin_tags: RefCell::new(OriginTags::default()),
             concurrency: Concurrency::default(),
             controls: RefCell::new(Controls::default()),
         }
@@ -151,6 +153,20 @@ impl Plan<'_> {
             _ => &[],
         }
     }
+
+    /// Names the origin's tags that are known of the entries.
+    fn recall(&mut self, known: &mut OriginTags) {
+        match self {
+            Plan::Listing(wanted) => known.recall(&mut wanted.lookup),
+            Plan::Exchange(exchange) => known.recall(&mut exchange.wanted.lookup),
+            Plan::Composed(_, pieces) => {
+                for piece in pieces {
+                    known.recall(&mut piece.wanted.lookup);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Answers one request. Never fails: whatever happens has an answer.
@@ -180,6 +196,7 @@ async fn answer<P: Ports>(
     let resolved = gateway.policy.resolve(&request.method, &request.path);
     let visitor = Visitor::new(request, gateway, visit.now_ms() / 1000);
     let mut plan = plan(gateway, request, &resolved, &visitor);
+    plan.recall(&mut gateway.origin_tags.borrow_mut());
     let admission = match admit(gateway, &resolved, &visitor) {
         Ok(admission) => admission,
         Err(denied) => {

@@ -66,7 +66,11 @@ pub fn wanted_by(
     }
     Some(Wanted {
         route: route_index,
-        lookup: Lookup { key, tags },
+        lookup: Lookup {
+            key,
+            tags,
+            origin_tags: Vec::new(),
+        },
         target,
         fields,
     })
@@ -156,10 +160,11 @@ pub async fn answer<P: Ports>(
         Some(Seen {
             found: Found::Stale(entry),
             generations,
+            origin_tags,
             ..
         }) => {
             visit.defer(Deferred::Refresh {
-                wanted: wanted.clone(),
+                wanted: wanted.named(&origin_tags),
                 generations,
             });
             let status = CacheStatus::stale(entry.fresh_until_ms, now_ms);
@@ -168,8 +173,12 @@ pub async fn answer<P: Ports>(
         Some(Seen {
             found: Found::Missing | Found::Record(_) | Found::Packed(_),
             generations,
+            origin_tags,
             ..
-        }) => filled(visit, fill(visit, wanted, generations).await),
+        }) => {
+            let wanted = wanted.named(&origin_tags);
+            filled(visit, fill(visit, wanted, generations).await)
+        }
         None => filled(visit, without_redis(visit, wanted).await),
     }
 }

@@ -9,7 +9,8 @@
 use crate::cache::entry::Origin;
 use crate::cache::packed::{self, Packed};
 use crate::cache::store::{self, Times};
-use crate::cache::{Entry, Found, Seen};
+use crate::cache::{Entry, Found, Lookup, Seen};
+use crate::deferred::Proof;
 use crate::fill::Wanted;
 use crate::policy::{CacheRule, Form};
 use crate::ports::{Clock, Ports};
@@ -29,28 +30,36 @@ pub fn form<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> Form {
 }
 
 /// What was found, as its route has it, but for a user's entry, which must be opened.
-pub fn unpacked(form: Form, seen: &mut Seen, now_ms: u64) {
+pub fn unpacked(form: Form, lookup: &Lookup, seen: &mut Seen, now_ms: u64) {
     if form == Form::Packed
         && let Found::Packed(packed) = &seen.found
     {
-        seen.found = packed.judge(&seen.generations, now_ms);
+        // A second reading is with more tags.
+        let lookup = lookup.named(&seen.origin_tags);
+        let judged = packed.judge(&lookup, &seen.generations, now_ms);
+        seen.take(&lookup, judged);
     }
 }
 
 /// What was found, as its route has it. Of a user nothing counts but what is sealed.
 pub async fn opened<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: &mut Seen) {
     let form = form(visit, wanted);
+    let lookup = &wanted.lookup;
     if form != Form::User {
-        unpacked(form, seen, visit.now_ms());
+        unpacked(form, lookup, seen, visit.now_ms());
         return;
     }
     let plain = match &seen.found {
         Found::Packed(packed) => open(visit, wanted, packed).await,
         _ => None,
     };
-    seen.found = plain.map_or(Found::Missing, |plain| {
-        packed::judge_opened(&plain, &seen.generations, visit.now_ms())
-    });
+    seen.found = Found::Missing;
+    if let Some(plain) = plain {
+        let now_ms = visit.now_ms();
+        let lookup = lookup.named(&seen.origin_tags);
+        let judged = packed::judge_opened(&plain, &lookup, &seen.generations, now_ms);
+        seen.take(&lookup, judged);
+    }
 }
 
 /// Each key is tried: the tag says which one it was.
@@ -86,23 +95,22 @@ pub async fn compress<P: Ports>(visit: &Visit<'_, P>, form: Form, entry: &mut En
 /// What stores an entry and ends its fill; `None`: it cannot be encrypted.
 pub async fn commands<P: Ports>(
     visit: &Visit<'_, P>,
-    wanted: &Wanted,
+    proof: &Proof,
     entry: &Entry,
     times: Times,
-    generations: &[String],
     lock_key: &str,
 ) -> Option<Batch> {
-    let lookup = &wanted.lookup;
+    let (lookup, generations) = (&proof.lookup, &proof.generations);
     let value = match times.form {
         Form::Plain => {
             let offset_ms = offset_ms(visit);
             let batch = store::commands(lookup, entry, times, generations, lock_key, offset_ms);
             return Some(batch);
         }
-        Form::Packed => packed::text(entry, times.origin, generations),
+        Form::Packed => packed::text(lookup, entry, times.origin, generations),
         Form::User => {
             let key = visit.gateway.settings.cache_keys.first()?;
-            let plain = packed::plain(entry, times.origin, generations);
+            let plain = packed::plain(lookup, entry, times.origin, generations);
             let sealed = visit.ports.seal(key, &lookup.key, &plain).await?;
             packed::sealed_text(&sealed)
         }
@@ -128,11 +136,10 @@ fn offset_ms<P: Ports>(visit: &Visit<'_, P>) -> i64 {
 /// `stale` is what was found before the origin was asked.
 pub fn extension<P: Ports>(
     visit: &Visit<'_, P>,
-    wanted: &Wanted,
+    proof: &Proof,
     stale: &Entry,
     entry: &Entry,
     times: Times,
-    generations: &[String],
     lock_key: &str,
 ) -> Option<Box<Extension>> {
     let is_same = times.form != Form::User
@@ -140,10 +147,17 @@ pub fn extension<P: Ports>(
         && stale.status == entry.status
         && stale.body == entry.body;
     is_same.then(|| {
-        let (lookup, offset_ms) = (&wanted.lookup, offset_ms(visit));
+        let (lookup, offset_ms) = (&proof.lookup, offset_ms(visit));
         Box::new(Extension {
             hash: crate::cache::entry::hash(&entry.body),
-            batch: store::extension(lookup, entry, times, generations, lock_key, offset_ms),
+            batch: store::extension(
+                lookup,
+                entry,
+                times,
+                &proof.generations,
+                lock_key,
+                offset_ms,
+            ),
         })
     })
 }

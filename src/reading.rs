@@ -2,12 +2,15 @@
 //! must bring, and what is read once more when that was not enough.
 //!
 //! `cache::l1` says what may be served; here it meets the trip. A second trip is made
-//! only when a validation found a change, or when the first one took so long that what
-//! was trusted before it is not any more.
+//! only when a validation found a change, when the first one took so long that what was
+//! trusted before it is not any more, or when an entry has tags of the origin's that this
+//! isolate did not know.
 
 use crate::cache::l1::Moment;
 use crate::cache::lookup::Ask;
-use crate::cache::{Entry, Lookups, Seen};
+use crate::cache::origin_tags::MAX_TAGS;
+use crate::cache::purge::Unpurged;
+use crate::cache::{Entry, Lookup, Lookups, Seen};
 use crate::fill::Wanted;
 use crate::headers::CacheStatus;
 use crate::packing;
@@ -76,8 +79,9 @@ impl Reading {
             let (Some(wanted), Some(into)) = (wanted.get(*place), all.get_mut(*place)) else {
                 continue;
             };
-            packing::unpacked(packing::form(visit, wanted), &mut seen, now_ms);
             let lookup = &wanted.lookup;
+            packing::unpacked(packing::form(visit, wanted), lookup, &mut seen, now_ms);
+            learn(visit, lookup, &seen);
             *into = match ask {
                 Ask::Changes => l1.validated(lookup, seen, self.left, now_ms),
                 _ => {
@@ -119,6 +123,8 @@ pub async fn finish<P: Ports>(
         }
         if seen.is_none() && (ask.is_none() || is_changed) {
             again.push(place, wanted, Ask::Whole);
+        } else if let Some(seen) = seen.take_if(|seen| seen.is_unread) {
+            again.push(place, &wanted.named(&seen.origin_tags), Ask::Whole);
         }
     }
     if !again.is_empty() {
@@ -132,16 +138,59 @@ pub async fn finish<P: Ports>(
             && packing::form(visit, wanted) == Form::User
         {
             packing::opened(visit, wanted, seen).await;
+            learn(visit, &wanted.lookup, seen);
         }
     }
     let now_ms = visit.now_ms();
     let unpurged = visit.gateway.unpurged.borrow();
     for (wanted, seen) in wanted.iter().zip(&mut all) {
-        if unpurged.hides(&wanted.lookup, now_ms) {
+        if is_hidden(&unpurged, wanted, seen.as_ref(), now_ms) {
             *seen = None;
         }
     }
     all
+}
+
+/// Whether a purge that is under way covers it, by the tags that it has too.
+fn is_hidden(unpurged: &Unpurged, wanted: &Wanted, seen: Option<&Seen>, now_ms: u64) -> bool {
+    let is_more = |seen: &&Seen| seen.origin_tags != wanted.lookup.origin_tags;
+    match seen.filter(|seen| !seen.is_local).filter(is_more) {
+        Some(seen) => unpurged.hides(&wanted.lookup.named(&seen.origin_tags), now_ms),
+        None => unpurged.hides(&wanted.lookup, now_ms),
+    }
+}
+
+/// Remembers what a reading says of the origin's tags.
+fn learn<P: Ports>(visit: &Visit<'_, P>, lookup: &Lookup, seen: &Seen) {
+    if seen.origin_tags.is_empty() {
+        return;
+    }
+    let mut origin_tags = visit.gateway.origin_tags.borrow_mut();
+    let known = lookup.origin_tags.len();
+    if seen.origin_tags.len() > known {
+        let is_much = seen.origin_tags.len() > 2 * MAX_TAGS;
+        let more = seen.origin_tags.get(if is_much { known } else { 0 }..);
+        origin_tags.remember(&lookup.key, more.unwrap_or_default());
+    }
+    origin_tags.learn(&lookup.named(&seen.origin_tags), &seen.generations);
+}
+
+/// Reads an entry by itself, after others have filled it.
+pub async fn once_more<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> Option<Seen> {
+    let mut reading = Reading::default();
+    reading.push(0, wanted, Ask::Whole);
+    let batch = Batch::pipeline(reading.leave(visit));
+    let replies = visit.cache_trip(&batch).await.ok()?;
+    let mut all = [None];
+    reading.judge(visit, &[wanted], &replies, &mut all);
+    let [mut seen] = all;
+    if let Some(seen) = &mut seen
+        && packing::form(visit, wanted) == Form::User
+    {
+        packing::opened(visit, wanted, seen).await;
+    }
+    let unpurged = visit.gateway.unpurged.borrow();
+    seen.filter(|seen| !is_hidden(&unpurged, wanted, Some(seen), visit.now_ms()))
 }
 
 fn trusted<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> Option<Seen> {
@@ -155,7 +204,7 @@ pub fn last_resort<P: Ports>(
     wanted: &Wanted,
 ) -> Option<(Entry, CacheStatus)> {
     let (lookup, now_ms) = (&wanted.lookup, visit.now_ms());
-    if visit.gateway.unpurged.borrow().hides(lookup, now_ms) {
+    if visit.gateway.unpurged.borrow().forbids(lookup, now_ms) {
         return None;
     }
     let entry = visit.gateway.l1.borrow().last_resort(lookup, now_ms)?;

@@ -6,8 +6,10 @@
 //! writer's next read is fresh. `cache::written` has the rule by which an answer may
 //! become an entry; one that may not be kept only purges that entry.
 
+use crate::cache::generation::PREFIX_LOG;
 use crate::cache::lookup::{generation_key, key_generation_key};
-use crate::cache::purge::Purge;
+use crate::cache::origin_tags::named;
+use crate::cache::purge::{Purge, shorten};
 use crate::cache::store::{self, Times, storable};
 use crate::cache::written::{Known, Outcome, Written};
 use crate::cache::{Entry, Lookup};
@@ -98,6 +100,7 @@ impl<'p> Write<'p> {
             };
             let mut keys: Vec<String> = Vec::new();
             keys.extend(rule.key.render(&of).map(|key| key_generation_key(&key)));
+            keys.push(PREFIX_LOG.to_owned());
             let tags = rule.tags.iter().filter_map(|tag| tag.render(&of));
             keys.extend(tags.map(|tag| generation_key(&tag)));
             Some(keys)
@@ -130,7 +133,8 @@ pub async fn known<P: Ports>(
     keys: Vec<String>,
     generations: Option<Vec<Option<String>>>,
 ) -> Option<Known> {
-    let generations = seed_keys(visit, &keys, generations?).await?;
+    let as_it_is = |_: &str, value: &str| Some(value.to_owned());
+    let generations = seed_keys(visit, &keys, generations?, &as_it_is).await?;
     Some(Known { keys, generations })
 }
 
@@ -153,6 +157,8 @@ fn plan(rule: Option<&PurgeRule>, values: &Values<'_>, is_absent: bool) -> Purge
     let mut purge = Purge {
         keys: render(&rule.keys),
         tags: render(&rule.tags),
+        prefixes: Names::new(),
+        is_soft: rule.is_soft,
     };
     if absent {
         purge.tags.extend(
@@ -256,7 +262,10 @@ pub async fn act<P: Ports>(
 /// How long a write's answer may be kept, as if a GET had brought it.
 fn times<B>(response: &Response<B>, rule: &CacheRule) -> Option<Times> {
     match response.status {
-        200 | 201 => storable(200, &response.headers, rule).ok(),
+        // The generations of tags that only the answer names were not read before it.
+        200 | 201 if named(&response.headers).is_some_and(|tags| tags.is_empty()) => {
+            storable(200, &response.headers, rule).ok()
+        }
         _ => None,
     }
 }
@@ -307,7 +316,13 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
     }
     let batch = purge.batch(visit.ports.random());
     let is_confirmed = match visit.cache_trip(&batch).await {
-        Ok(replies) => !replies.iter().any(Reply::is_error),
+        Ok(replies) => {
+            if let Some(batch) = shorten(&batch, &replies, visit.ports.random()) {
+                let store = Store::Cache;
+                visit.defer(Deferred::Send { store, batch });
+            }
+            !replies.iter().any(Reply::is_error)
+        }
         Err(_) => false,
     };
     settle(visit, purge, is_confirmed)

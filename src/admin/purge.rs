@@ -1,6 +1,7 @@
 //! `POST /-/purge`: what is purged is never served again once it answers.
 
 use super::{answer_json, bad, object};
+use crate::cache::lookup::HTTP_KEYS;
 use crate::cache::purge::Purge;
 use crate::failure::Failure;
 use crate::http::Response;
@@ -22,9 +23,14 @@ pub async fn purge<P: Ports>(
     body: &[u8],
 ) -> Result<Response<P::Body>, Failure> {
     let mut purge = parse(body)?;
-    let purged = json!({ "keys": purge.keys.len(), "tags": purge.tags.len() });
-    let report = json!({ "purged": purged });
-    for names in [&mut purge.keys, &mut purge.tags] {
+    let purged = json!({
+        "keys": purge.keys.len(),
+        "tags": purge.tags.len(),
+        "prefixes": purge.prefixes.len(),
+    });
+    let mode = if purge.is_soft { "soft" } else { "hard" };
+    let report = json!({ "purged": purged, "mode": mode });
+    for names in [&mut purge.keys, &mut purge.tags, &mut purge.prefixes] {
         let encoded: Vec<String> = names.iter().map(|name| as_in_keys(name)).collect();
         names.extend(encoded);
     }
@@ -40,25 +46,33 @@ fn parse(body: &[u8]) -> Result<Purge, Failure> {
         match (name, value) {
             ("keys", value) => purge.keys = names("keys", value)?,
             ("tags", value) => purge.tags = names("tags", value)?,
-            ("prefix", Value::String(prefix)) if prefix.is_empty() => {}
-            ("prefix", _) => {
-                return Err(bad(
-                    "`prefix` is not built in this version; use keys or tags",
-                ));
-            }
-            ("mode", Value::String(mode)) if mode == "hard" => {}
-            ("mode", _) => {
-                return Err(bad(
-                    "`mode` other than \"hard\" is not built in this version",
-                ));
-            }
+            ("prefix", Value::String(text)) => drop(purge.prefixes.insert(prefix(text)?)),
+            ("prefix", _) => return Err(bad_prefix()),
+            ("mode", Value::String(mode)) if mode == "hard" => purge.is_soft = false,
+            ("mode", Value::String(mode)) if mode == "soft" => purge.is_soft = true,
+            ("mode", _) => return Err(bad("`mode` must be \"hard\" or \"soft\"")),
             _ => return Err(bad("known members are keys, tags, prefix and mode")),
         }
     }
-    if purge.keys.len() + purge.tags.len() > MAX_PURGED {
+    if purge.len() > MAX_PURGED {
         return Err(bad("at most 1000 keys and tags in one call"));
     }
     Ok(purge)
+}
+
+/// An empty one would be everything, which nobody should ask for by leaving it out.
+fn prefix(text: &str) -> Result<String, Failure> {
+    let fits = (1..=MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
+    match fits {
+        true => Ok(text.to_owned()),
+        false => Err(bad_prefix()),
+    }
+}
+
+fn bad_prefix() -> Failure {
+    bad(&format!(
+        "`prefix` must be a text of 1 to {MAX_NAME_BYTES} bytes without control characters"
+    ))
 }
 
 fn names(member: &str, value: &Value<'_>) -> Result<Names, Failure> {
@@ -93,6 +107,10 @@ fn is_own(key: &str) -> bool {
 /// The name with its values encoded as the policy's templates write them, for those
 /// who send `search:a b`. As it was sent it is purged too.
 fn as_in_keys(name: &str) -> String {
+    if name.starts_with(HTTP_KEYS) {
+        // A URL is as it is.
+        return name.to_owned();
+    }
     let encoded = |value: &str| {
         let plain = decode(value, false);
         encode_component(plain.as_deref().unwrap_or(value))

@@ -8,6 +8,7 @@
 use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::cache::origin_tags::{MAX_TAG_BYTES, MAX_TAGS};
 use crate::http::{Body, Bytes, Headers, Response};
 use crate::json::{Map, Value, json};
 
@@ -48,6 +49,8 @@ pub enum Origin {
     Edge,
     /// A 404 or 410, whose body is in the record itself.
     Negative,
+    /// There is none: the record only says which tags the origin gives its answers.
+    Tags,
 }
 
 /// The value of `meta:{key}`.
@@ -65,10 +68,29 @@ pub struct Meta {
     /// XXH3-128 of the body, hexadecimal.
     pub hash: String,
     pub body: Option<String>,
+    /// Given by the origin itself; their generations are the last ones.
+    pub tags: Vec<String>,
 }
 
 impl Meta {
-    pub fn of(entry: &Entry, origin: Origin, generations: Vec<String>) -> Self {
+    /// That answers have these tags, and nothing else.
+    pub fn of_tags(tags: &[String]) -> Self {
+        Self {
+            origin: Origin::Tags,
+            status: 0,
+            headers: Vec::new(),
+            stored: 0,
+            fresh_until: 0,
+            stale_until: 0,
+            generations: Vec::new(),
+            hash: String::new(),
+            body: None,
+            tags: tags.to_vec(),
+        }
+    }
+
+    /// `tags` are the origin's own.
+    pub fn of(entry: &Entry, origin: Origin, generations: Vec<String>, tags: Vec<String>) -> Self {
         Self {
             origin,
             status: entry.status,
@@ -84,8 +106,9 @@ impl Meta {
             hash: hash(&entry.body),
             body: match origin {
                 Origin::Negative => std::str::from_utf8(&entry.body).ok().map(str::to_owned),
-                Origin::Edge => None,
+                Origin::Edge | Origin::Tags => None,
             },
+            tags,
         }
     }
 
@@ -95,6 +118,7 @@ impl Meta {
         let origin = match self.origin {
             Origin::Edge => "edge",
             Origin::Negative => "negative",
+            Origin::Tags => "tags",
         };
         let mut record = Map::new();
         record.insert("origin", json!(origin));
@@ -114,6 +138,9 @@ impl Meta {
         if let Some(body) = &self.body {
             record.insert("body", json!(body));
         }
+        if !self.tags.is_empty() {
+            record.insert("tags", Value::Array(self.tags.iter().map(text).collect()));
+        }
         Value::Object(record).text()
     }
 
@@ -126,6 +153,7 @@ impl Meta {
             origin: match json.get("origin")?.as_str()? {
                 "edge" => Origin::Edge,
                 "negative" => Origin::Negative,
+                "tags" => Origin::Tags,
                 _ => return None,
             },
             status: number("status")?.try_into().ok()?,
@@ -152,15 +180,21 @@ impl Meta {
                 None | Some(Value::Null) => None,
                 Some(body) => Some(text(body)?),
             },
+            tags: match json.get("tags") {
+                None => Vec::new(),
+                Some(tags) => tags.as_array()?.iter().map(text).collect::<Option<_>>()?,
+            },
         })
     }
 
     /// Whether it says what is ever stored: Redis may hold what somebody else wrote.
     pub fn is_possible(&self) -> bool {
-        match self.origin {
+        let is_status = match self.origin {
             Origin::Edge => self.status == 200,
             Origin::Negative => matches!(self.status, 404 | 410),
-        }
+            Origin::Tags => self.status == 0,
+        };
+        is_status && are_possible(&self.tags)
     }
 
     pub fn into_entry(self, body: Bytes) -> Entry {
@@ -173,6 +207,11 @@ impl Meta {
             stale_until_ms: self.stale_until,
         }
     }
+}
+
+/// Whether these are tags as they are kept of an origin.
+pub fn are_possible(tags: &[String]) -> bool {
+    tags.len() <= MAX_TAGS && tags.iter().all(|tag| tag.len() <= MAX_TAG_BYTES)
 }
 
 /// Whether a body is a listing that any backend can read: JSON, and so UTF-8.

@@ -29,6 +29,8 @@ pub enum Flight {
     Done(Entry),
     /// The same in `http` mode.
     Stored(Rc<Stored>),
+    /// It has tags of the origin's that those who wait did not read: it is in Redis.
+    Tagged(Rc<[String]>),
     /// The answer may not be shared: everyone asks for themselves.
     Uncacheable,
     Failed(OriginError),

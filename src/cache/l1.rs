@@ -23,7 +23,7 @@
 //! sends anything or reads a clock, and it holds owned bytes only.
 
 use crate::cache::entry::Entry;
-use crate::cache::lookup::{Ask, Found, Lookup, Seen, current};
+use crate::cache::lookup::{Ask, Found, Lookup, Seen};
 use crate::cache::purge::Purge;
 use crate::recent::Recent;
 
@@ -65,6 +65,8 @@ pub struct L1 {
 struct Kept {
     entry: Entry,
     generations: Vec<String>,
+    /// Whose generations the last ones are.
+    origin_tags: Vec<String>,
     /// Of its key in Redis; `None`: not asked for yet.
     expiry: Option<i64>,
     /// When the trip left that read it whole.
@@ -126,18 +128,22 @@ impl L1 {
 
     fn find(&self, lookup: &Lookup) -> Option<&Kept> {
         let kept = self.kept.get(&lookup.key)?.as_deref()?;
-        (!self.is_hidden(lookup, kept)).then_some(kept)
+        (!self.is_hidden(lookup, kept, true)).then_some(kept)
     }
 
     /// Whether a purge that has ended since covers it, or one that is forgotten might.
-    fn is_hidden(&self, lookup: &Lookup, kept: &Kept) -> bool {
+    fn is_hidden(&self, lookup: &Lookup, kept: &Kept, or_soft: bool) -> bool {
         let seen = kept.checked.purges;
         let oldest = self
             .purged
             .first()
             .map_or(self.purges, |(number, _)| number - 1);
         let mut missed = self.purged.iter().filter(|(number, _)| *number > seen);
-        seen < oldest || missed.any(|(_, purge)| purge.covers(lookup))
+        let covers = |purge: &Purge| {
+            (or_soft || !purge.is_soft)
+                && (purge.covers(lookup) || purge.covers_any(&kept.origin_tags))
+        };
+        seen < oldest || missed.any(|(_, purge)| covers(purge))
     }
 
     pub fn is_trusted(&self, lookup: &Lookup, l1_ms: u64, now_ms: u64) -> bool {
@@ -158,12 +164,17 @@ impl L1 {
             generations: Vec::new(),
             expiry: None,
             is_local: true,
+            origin_tags: Vec::new(),
+            is_unread: false,
         })
     }
 
-    /// What is served when neither Redis nor the origin answers.
+    /// What is served when neither Redis nor the origin answers: what was purged softly too.
     pub fn last_resort(&self, lookup: &Lookup, now_ms: u64) -> Option<Entry> {
-        let kept = self.find(lookup)?;
+        let kept = self.kept.get(&lookup.key)?.as_deref()?;
+        if self.is_hidden(lookup, kept, false) {
+            return None;
+        }
         let age_ms = kept.checked.age_ms(now_ms)?;
         let holds = age_ms < LAST_RESORT_MS && now_ms < kept.entry.stale_until_ms;
         holds.then(|| kept.entry.clone())
@@ -197,7 +208,7 @@ impl L1 {
         let is_current = kept.entry.is_fresh(now_ms)
             && seen.expiry.is_some()
             && kept.expiry == seen.expiry
-            && current(&kept.generations, &seen.generations);
+            && kept.is_of(&seen);
         if !is_current {
             return None;
         }
@@ -219,9 +230,7 @@ impl L1 {
             match (kept.as_deref_mut(), fresh) {
                 // An older answer that comes late.
                 (Some(known), _) if known.read.trip > left.trip => return,
-                (Some(known), Some(entry))
-                    if known.entry == *entry && current(&known.generations, &seen.generations) =>
-                {
+                (Some(known), Some(entry)) if known.entry == *entry && known.is_of(seen) => {
                     known.expiry = seen.expiry.or(known.expiry);
                     known.read = left;
                     known.check(left);
@@ -236,7 +245,7 @@ impl L1 {
     }
 
     fn keep(&mut self, lookup: &Lookup, entry: &Entry, seen: &Seen, left: Moment) {
-        let bytes = size(lookup, entry, &seen.generations);
+        let bytes = size(lookup, entry, seen);
         if bytes > self.most_bytes / MOST_OF_BYTES {
             return;
         }
@@ -248,6 +257,7 @@ impl L1 {
         let kept = Kept {
             entry: entry.clone(),
             generations: seen.generations.iter().flatten().cloned().collect(),
+            origin_tags: seen.origin_tags.clone(),
             expiry: seen.expiry,
             read: left,
             checked: left,
@@ -261,7 +271,7 @@ impl L1 {
     /// now on, and from all trips that have left.
     pub fn purge(&mut self, purge: &Purge) {
         self.purges += 1;
-        if purge.keys.len() + purge.tags.len() > MAX_PURGED {
+        if purge.len() > MAX_PURGED {
             self.purged.clear();
             return;
         }
@@ -273,6 +283,13 @@ impl L1 {
 }
 
 impl Kept {
+    /// Whether every generation is there and the one that it was kept with. One text may be
+    /// the generation of several tags, so the tags have to be the same.
+    fn is_of(&self, seen: &Seen) -> bool {
+        let now = seen.generations.iter().map(Option::as_ref);
+        self.origin_tags == seen.origin_tags && self.generations.iter().map(Some).eq(now)
+    }
+
     /// Answers may come in another order than their trips left in.
     fn check(&mut self, left: Moment) {
         if left.trip > self.checked.trip {
@@ -282,10 +299,11 @@ impl Kept {
 }
 
 /// What an entry takes.
-fn size(lookup: &Lookup, entry: &Entry, generations: &[Option<String>]) -> usize {
+fn size(lookup: &Lookup, entry: &Entry, seen: &Seen) -> usize {
     let text = |text: &str| text.len() + TEXT_BYTES;
     let headers = entry.headers.iter();
     let headers: usize = headers.map(|(name, value)| text(name) + text(value)).sum();
-    let generations: usize = generations.iter().flatten().map(|value| text(value)).sum();
+    let generations = seen.generations.iter().flatten().chain(&seen.origin_tags);
+    let generations: usize = generations.map(|value| text(value)).sum();
     ENTRY_BYTES + text(&lookup.key) + entry.body.len() + headers + generations
 }

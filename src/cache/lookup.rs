@@ -1,11 +1,15 @@
 //! What to ask Redis for an entry, and what its answer means.
 //!
 //! Any number of entries are read by one MGET: each brings its body, its meta
-//! record and the generation of each tag; shared tags are asked once. A missing
-//! generation matches nothing, so eviction, expiry and flush only ever mean a miss.
-//! Of an entry that the isolate has itself the generations alone may be read.
+//! record and the generation of each tag; shared tags are asked once, and so is the log of
+//! purges by prefix. A missing generation matches nothing, so eviction, expiry and flush only
+//! ever mean a miss. Of an entry that the isolate has itself the generations alone may be read.
+//! The origin's own tags are read as far as they are known; a record that names others is
+//! judged when those were read too.
 
 use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
+use crate::cache::generation::{PREFIX_LOG, Standing, by_log, standing};
+use crate::cache::http::Record;
 use crate::cache::packed::Packed;
 use crate::cache::store::is_marked;
 use crate::http::{Bytes, Headers};
@@ -15,11 +19,14 @@ use crate::redis::{Command, Reply};
 pub const HTTP_KEYS: &str = "http:";
 
 /// One entry's names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lookup {
     pub key: String,
     /// Rendered tags; the key itself is one more, implicitly.
     pub tags: Vec<String>,
+    /// Tags that the origin is known to give it itself; what an entry really has is in
+    /// its record.
+    pub origin_tags: Vec<String>,
 }
 
 impl Lookup {
@@ -27,12 +34,46 @@ impl Lookup {
         meta_key(&self.key)
     }
 
-    /// The implicit tag of the key first, then the listed ones.
+    /// The implicit tag of the key first, then the log of prefixes, the listed tags and
+    /// those of the origin.
     pub fn generation_keys(&self) -> Vec<String> {
-        let mut keys = Vec::with_capacity(self.tags.len() + 1);
+        let mut keys = Vec::with_capacity(self.own_generations() + self.origin_tags.len());
         keys.push(key_generation_key(&self.key));
-        keys.extend(self.tags.iter().map(|tag| generation_key(tag)));
+        keys.push(PREFIX_LOG.to_owned());
+        let tags = self.tags.iter().chain(&self.origin_tags);
+        keys.extend(tags.map(|tag| generation_key(tag)));
         keys
+    }
+
+    /// How many generations come before those of the origin's tags.
+    pub fn own_generations(&self) -> usize {
+        self.tags.len() + 2
+    }
+
+    /// Where a tag's generation is among those of the lookup.
+    pub fn place(&self, tag: &String) -> Option<usize> {
+        let tags = self.tags.iter().chain(&self.origin_tags);
+        let at = tags.into_iter().position(|known| known == tag)?;
+        Some(at + 2)
+    }
+
+    /// The same names with other tags of the origin's, but for those that it has anyway.
+    #[must_use]
+    pub fn named(&self, origin_tags: &[String]) -> Self {
+        let is_more = |tag: &&String| !self.tags.contains(tag);
+        Self {
+            key: self.key.clone(),
+            tags: self.tags.clone(),
+            origin_tags: origin_tags.iter().filter(is_more).cloned().collect(),
+        }
+    }
+}
+
+/// A generation as it is in Redis: the log has one for each key.
+pub fn generation_of(lookup: &Lookup, generation_key: &str, value: &str) -> Option<String> {
+    match generation_key {
+        PREFIX_LOG => by_log(value, &lookup.key),
+        _ => Some(value.to_owned()),
     }
 }
 
@@ -134,29 +175,36 @@ impl Lookups {
             self.lookups
                 .iter()
                 .map(|(lookup, ask)| {
-                    let generations = lookup
-                        .generation_keys()
-                        .iter()
-                        .map(|key| value(key).and_then(Reply::as_str).map(str::to_owned))
-                        .collect::<Vec<_>>();
+                    let generation = |key: &String| {
+                        let value = value(key).and_then(Reply::as_str)?;
+                        generation_of(lookup, key, value)
+                    };
+                    let generations: Vec<_> =
+                        lookup.generation_keys().iter().map(generation).collect();
                     let body = value(&lookup.key).and_then(Reply::as_bytes);
-                    let meta = value(&lookup.meta_key()).and_then(Reply::as_bytes);
+                    let judged = match lookup.key.starts_with(HTTP_KEYS) {
+                        true => record(body, lookup, &generations),
+                        false => {
+                            let meta = value(&lookup.meta_key()).and_then(Reply::as_bytes);
+                            judge(body, meta, lookup, &generations, now_ms)
+                        }
+                    };
                     let expiry = match ask {
                         Ask::Whole => None,
                         _ => expiries.next().and_then(Reply::as_int),
                     };
-                    let found = match (lookup.key.starts_with(HTTP_KEYS), body) {
-                        (true, Some(body)) => Found::Record(body.into()),
-                        (true, None) => Found::Missing,
-                        (false, body) => judge(body, meta, &generations, now_ms),
-                    };
-                    Seen {
-                        found: unless_orphaned(found, expiry),
+                    let mut seen = Seen {
+                        found: Found::Missing,
                         generations,
                         // Without one a value is like the next.
                         expiry: expiry.filter(|expiry| *expiry > 0),
                         is_local: false,
-                    }
+                        origin_tags: lookup.origin_tags.clone(),
+                        is_unread: false,
+                    };
+                    seen.take(lookup, judged);
+                    seen.found = unless_orphaned(seen.found, expiry);
+                    seen
                 })
                 .collect(),
         )
@@ -167,7 +215,7 @@ impl Lookups {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     Fresh(Entry),
-    /// Past its freshness, within its stale time.
+    /// Past its freshness or purged softly, within its stale time.
     Stale(Entry),
     /// Another service's value; how long it lives is not in the lookup.
     Foreign(Entry),
@@ -187,36 +235,108 @@ pub struct Seen {
     pub expiry: Option<i64>,
     /// It is what this isolate has, not what Redis sent.
     pub is_local: bool,
+    /// The origin's tags of the lookup, and those that the record names besides, whose
+    /// generations are none yet: the last of `generations` are theirs.
+    pub origin_tags: Vec<String>,
+    /// Whether only those decide what it is; until then it is missing.
+    pub is_unread: bool,
+}
+
+impl Seen {
+    /// Takes what a value turned out to be.
+    pub fn take(&mut self, lookup: &Lookup, judged: Judged) {
+        for tag in judged.tags {
+            if lookup.place(&tag).is_none() {
+                self.origin_tags.push(tag);
+                self.generations.push(None);
+            }
+        }
+        self.found = judged.found;
+        self.is_unread = judged.is_unread;
+    }
+}
+
+/// What lies under a key, and the origin's tags that its record names.
+pub struct Judged {
+    found: Found,
+    tags: Vec<String>,
+    is_unread: bool,
+}
+
+impl Judged {
+    pub(super) fn new(found: Found) -> Self {
+        Self {
+            found,
+            tags: Vec::new(),
+            is_unread: false,
+        }
+    }
 }
 
 fn judge(
     body: Option<&[u8]>,
     meta: Option<&[u8]>,
+    lookup: &Lookup,
     generations: &[Option<String>],
     now_ms: u64,
-) -> Found {
+) -> Judged {
     let meta = meta.and_then(Meta::read).filter(Meta::is_possible);
     if let Some(packed) = body.and_then(|value| Packed::of(value, meta.as_ref())) {
-        return Found::Packed(Box::new(packed));
+        return Judged::new(Found::Packed(Box::new(packed)));
     }
-    match (body, meta) {
-        (None, Some(meta)) if meta.origin == Origin::Negative => {
-            let body = meta.body.clone().unwrap_or_default();
-            if current(&meta.generations, generations) {
-                timed(meta.into_entry(body.into_bytes().into()), now_ms)
-            } else {
-                Found::Missing
-            }
+    let (meta, body) = match (body, meta) {
+        (None, Some(mut meta)) if meta.origin != Origin::Edge => {
+            let body = meta.body.take().unwrap_or_default();
+            (meta, Bytes::from(body.into_bytes()))
         }
-        (None, _) => Found::Missing,
+        (None, _) => return Judged::new(Found::Missing),
         (Some(body), Some(meta)) if meta.origin == Origin::Edge && meta.hash == hash(body) => {
-            if current(&meta.generations, generations) {
-                timed(meta.into_entry(Bytes::from(body)), now_ms)
-            } else {
-                Found::Missing
-            }
+            (meta, Bytes::from(body))
         }
-        (Some(body), _) => foreign(body, now_ms),
+        (Some(body), _) => return Judged::new(foreign(body, now_ms)),
+    };
+    timely(meta, body, lookup, generations, now_ms)
+}
+
+/// What an entry is by its generations and times.
+pub(super) fn timely(
+    mut meta: Meta,
+    body: Bytes,
+    lookup: &Lookup,
+    generations: &[Option<String>],
+    now_ms: u64,
+) -> Judged {
+    let tags = std::mem::take(&mut meta.tags);
+    let standing = match meta.origin {
+        Origin::Tags => Standing::Gone,
+        _ => standing(lookup, &tags, &meta.generations, generations),
+    };
+    Judged {
+        found: match standing {
+            Standing::Current => timed(meta.into_entry(body), true, now_ms),
+            Standing::Soft => timed(meta.into_entry(body), false, now_ms),
+            Standing::Unread | Standing::Gone => Found::Missing,
+        },
+        tags,
+        is_unread: standing == Standing::Unread,
+    }
+}
+
+/// The same in `http` mode, whose flow judges the record by itself.
+fn record(body: Option<&[u8]>, lookup: &Lookup, generations: &[Option<String>]) -> Judged {
+    let Some(body) = body else {
+        return Judged::new(Found::Missing);
+    };
+    let Some((tags, stored)) = Record::names(body) else {
+        return Judged::new(Found::Missing);
+    };
+    match standing(lookup, &tags, &stored, generations) {
+        Standing::Current | Standing::Soft => Judged::new(Found::Record(body.into())),
+        standing => Judged {
+            found: Found::Missing,
+            tags,
+            is_unread: standing == Standing::Unread,
+        },
     }
 }
 
@@ -228,17 +348,8 @@ fn unless_orphaned(found: Found, expiry: Option<i64>) -> Found {
     }
 }
 
-/// Whether every generation of an entry is there and unchanged.
-pub(super) fn current(stored: &[String], now: &[Option<String>]) -> bool {
-    stored.len() == now.len()
-        && stored
-            .iter()
-            .zip(now)
-            .all(|(stored, now)| now.as_ref() == Some(stored))
-}
-
-pub(super) fn timed(entry: Entry, now_ms: u64) -> Found {
-    if entry.is_fresh(now_ms) {
+fn timed(entry: Entry, may_be_fresh: bool, now_ms: u64) -> Found {
+    if may_be_fresh && entry.is_fresh(now_ms) {
         Found::Fresh(entry)
     } else if now_ms < entry.stale_until_ms {
         Found::Stale(entry)

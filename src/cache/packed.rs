@@ -11,7 +11,7 @@ use crate::http::Bytes;
 
 use super::GENERATION_TTL_S;
 use super::entry::{Entry, Meta, Origin, hash};
-use super::lookup::{Found, Lookup, current, timed};
+use super::lookup::{Found, Judged, Lookup, timely};
 use crate::base64;
 use crate::redis::{Batch, Command};
 
@@ -43,33 +43,37 @@ impl Packed {
     }
 
     /// What an entry is that is not encrypted.
-    pub fn judge(&self, generations: &[Option<String>], now_ms: u64) -> Found {
-        judge(&self.value, self.beside.as_ref(), generations, now_ms)
+    pub fn judge(&self, lookup: &Lookup, generations: &[Option<String>], now_ms: u64) -> Judged {
+        let beside = self.beside.as_ref();
+        judge(&self.value, beside, lookup, generations, now_ms)
     }
 }
 
 /// The same of a value that was decrypted: nothing beside it counts.
-pub fn judge_opened(plain: &[u8], generations: &[Option<String>], now_ms: u64) -> Found {
-    judge(plain, None, generations, now_ms)
+pub fn judge_opened(
+    plain: &[u8],
+    lookup: &Lookup,
+    generations: &[Option<String>],
+    now_ms: u64,
+) -> Judged {
+    judge(plain, None, lookup, generations, now_ms)
 }
 
 fn judge(
     value: &[u8],
     beside: Option<&Meta>,
+    lookup: &Lookup,
     generations: &[Option<String>],
     now_ms: u64,
-) -> Found {
+) -> Judged {
     let Some((meta, body)) = unpack(value) else {
-        return Found::Missing;
+        return Judged::new(Found::Missing);
     };
     let meta = match beside {
         Some(later) if is_of(later, &meta) => later.clone(),
         _ => meta,
     };
-    match current(&meta.generations, generations) {
-        true => timed(meta.into_entry(body), now_ms),
-        false => Found::Missing,
-    }
+    timely(meta, body, lookup, generations, now_ms)
 }
 
 /// Whether a record says how the same entry lives on.
@@ -94,26 +98,34 @@ fn unpack(value: &[u8]) -> Option<(Meta, Bytes)> {
 }
 
 /// Record and body, as a cipher takes them.
-pub fn plain(entry: &Entry, origin: Origin, generations: &[String]) -> Vec<u8> {
-    let mut out = head(TEXT, entry, origin, generations).into_bytes();
+pub fn plain(lookup: &Lookup, entry: &Entry, origin: Origin, generations: &[String]) -> Vec<u8> {
+    let mut out = head(TEXT, lookup, entry, origin, generations).into_bytes();
     out.extend_from_slice(&entry.body);
     out
 }
 
 /// The same as Redis takes it.
-pub fn text(entry: &Entry, origin: Origin, generations: &[String]) -> String {
-    match std::str::from_utf8(&entry.body) {
-        Ok(body) => head(TEXT, entry, origin, generations) + body,
-        Err(_) => head(CODED, entry, origin, generations) + &base64::encode(&entry.body),
-    }
+pub fn text(lookup: &Lookup, entry: &Entry, origin: Origin, generations: &[String]) -> String {
+    let (kind, body) = match std::str::from_utf8(&entry.body) {
+        Ok(body) => (TEXT, body.to_owned()),
+        Err(_) => (CODED, base64::encode(&entry.body)),
+    };
+    head(kind, lookup, entry, origin, generations) + &body
 }
 
 pub fn sealed_text(sealed: &[u8]) -> String {
     SEALED.to_owned() + &base64::encode(sealed)
 }
 
-fn head(kind: &str, entry: &Entry, origin: Origin, generations: &[String]) -> String {
-    let mut meta = Meta::of(entry, origin, generations.to_vec());
+fn head(
+    kind: &str,
+    lookup: &Lookup,
+    entry: &Entry,
+    origin: Origin,
+    generations: &[String],
+) -> String {
+    let tags = lookup.origin_tags.clone();
+    let mut meta = Meta::of(entry, origin, generations.to_vec(), tags);
     // It stands behind the record.
     meta.body = None;
     let mut out = kind.to_owned();

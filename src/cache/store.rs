@@ -39,6 +39,8 @@ pub enum Unstorable {
     Freshness,
     /// The same: an event stream.
     Stream,
+    /// It has more tags of the origin's than are kept.
+    Tags,
 }
 
 impl Unstorable {
@@ -55,6 +57,7 @@ impl Unstorable {
             Self::Credentials => "credentials",
             Self::Freshness => "freshness",
             Self::Stream => "stream",
+            Self::Tags => "tags",
         }
     }
 }
@@ -161,6 +164,7 @@ pub fn entry(
     now_ms: u64,
 ) -> Result<Entry, (Unstorable, Vec<u8>)> {
     let fits = match (times.form, times.origin) {
+        (_, Origin::Tags) => false,
         (Form::Packed | Form::User, _) => true,
         (Form::Plain, Origin::Negative) => std::str::from_utf8(&body).is_ok(),
         (Form::Plain, Origin::Edge) => is_json(&body),
@@ -223,8 +227,8 @@ fn until_ms(entry: &Entry, life_ms: u64, offset_ms: i64) -> u64 {
     marked(until_ms, life_ms, &entry.body)
 }
 
-/// Stores an entry, keeps its generations alive and ends the fill. `offset_ms` is how far Redis' clock is
-/// ahead of the isolate's.
+/// Stores an entry, keeps its generations alive and ends the fill. The lookup names the tags that the entry
+/// has, with these generations; `offset_ms` is how far Redis' clock is ahead of the isolate's.
 pub fn commands(
     lookup: &Lookup,
     entry: &Entry,
@@ -249,7 +253,8 @@ pub fn writes(
     let origin = times.origin;
     let life_ms = times.life_ms();
     let mut commands = Vec::with_capacity(generations.len() + 3);
-    let meta = Meta::of(entry, origin, generations.to_vec());
+    let tags = lookup.origin_tags.clone();
+    let meta = Meta::of(entry, origin, generations.to_vec(), tags);
     let record = meta.write();
     match (origin, std::str::from_utf8(&entry.body)) {
         (Origin::Edge, Ok(body)) => {
@@ -266,7 +271,7 @@ pub fn writes(
             commands.push(Command::new("DEL").arg(lookup.key.as_str()));
             commands.push(Command::set_px(&lookup.meta_key(), record, life_ms));
         }
-        (_, Err(_)) => {}
+        (Origin::Tags, _) | (_, Err(_)) => {}
     }
     for key in lookup.generation_keys() {
         commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
@@ -285,7 +290,8 @@ pub fn extension(
     offset_ms: i64,
 ) -> Batch {
     let life_ms = times.life_ms();
-    let record = Meta::of(entry, times.origin, generations.to_vec()).write();
+    let tags = lookup.origin_tags.clone();
+    let record = Meta::of(entry, times.origin, generations.to_vec(), tags).write();
     let mut commands = vec![
         Command::new("PEXPIREAT")
             .arg(lookup.key.as_str())
@@ -297,4 +303,17 @@ pub fn extension(
     }
     commands.push(Command::new("DEL").arg(lock_key));
     Batch::multi(commands)
+}
+
+/// How long it is known which tags an answer has that could not be stored.
+pub const TAGS_MS: u64 = 3_600_000;
+
+/// Leaves which tags the answers of a key have, in place of any entry.
+pub fn tags(lookup: &Lookup) -> Vec<Command> {
+    let record = Meta::of_tags(&lookup.origin_tags).write();
+    vec![
+        // A body whose record is gone would pass for another service's.
+        Command::new("DEL").arg(lookup.key.as_str()),
+        Command::set_px(&lookup.meta_key(), record, TAGS_MS),
+    ]
 }

@@ -28,7 +28,8 @@
 
 use crate::cache::GENERATION_TTL_S;
 use crate::cache::entry::Entry;
-use crate::cache::lookup::Lookup;
+use crate::cache::generation::PREFIX_LOG;
+use crate::cache::lookup::{Lookup, generation_of};
 use crate::cache::purge::Purge;
 use crate::cache::store::{Times, writes};
 use crate::redis::{Batch, Command, Reply};
@@ -56,6 +57,7 @@ impl Known {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     pub batch: Batch,
+    lookup: Lookup,
     /// What the generations are after it, unless another write came between.
     expected: Vec<String>,
 }
@@ -88,8 +90,14 @@ impl Written {
         let mut commands = Vec::new();
         let mut expected = Vec::with_capacity(keys.len());
         let tags = lookup.tags.iter().map(|tag| purge.tags.contains(tag));
-        for (key, is_purged) in keys.iter().zip(std::iter::once(true).chain(tags)) {
+        // Its own, that by the log of prefixes, and those of its tags.
+        let purged = [true, false].into_iter().chain(tags);
+        for (key, is_purged) in keys.iter().zip(purged) {
             let before = known.get(key);
+            if key == PREFIX_LOG {
+                expected.push(generation_of(lookup, key, before?)?);
+                continue;
+            }
             let mut after = before.unwrap_or_default().to_owned();
             if is_purged {
                 if after.len() > MAX_GENERATION_BYTES {
@@ -109,6 +117,7 @@ impl Written {
         commands.push(Command::new("MGET").args(keys));
         Some(Self {
             batch: Batch::multi(commands),
+            lookup: lookup.clone(),
             expected,
         })
     }
@@ -118,9 +127,15 @@ impl Written {
             return Outcome::Refused;
         }
         let now = replies.last().and_then(Reply::as_list).unwrap_or_default();
+        let keys = self.lookup.generation_keys();
+        let mut all = now.iter().zip(&keys).zip(&self.expected);
         let is_expected = now.len() == self.expected.len()
-            && (now.iter().zip(&self.expected))
-                .all(|(now, expected)| now.as_str() == Some(expected));
+            && all.all(|((now, key), expected)| {
+                let now = now
+                    .as_str()
+                    .and_then(|now| generation_of(&self.lookup, key, now));
+                now.as_ref() == Some(expected)
+            });
         match is_expected {
             true => Outcome::Stored,
             false => Outcome::Overtaken,

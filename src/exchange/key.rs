@@ -3,6 +3,7 @@
 use crate::cache::entry;
 use crate::cache::http::invalidation;
 use crate::cache::lookup::HTTP_KEYS;
+use crate::cache::origin_tags::ended_groups;
 use crate::cache::purge::Purge;
 use crate::http::{Request, Response};
 use crate::policy::Policy;
@@ -29,13 +30,20 @@ pub fn key(route: &str, base: &str, target: &str) -> String {
     key
 }
 
-/// What an answer to a write ends of routes in `http` mode (RFC 9111, 4.4).
+/// What an answer to a write ends: URLs of routes in `http` mode (RFC 9111, 4.4), and groups
+/// of any route (RFC 9875, 3).
 pub fn ended<B>(policy: &Policy, request: &Request, target: &str, response: &Response<B>) -> Purge {
     let mut purge = Purge::default();
     if invalidation::is_safe(&request.method) {
         return purge;
     }
     let (status, base) = (response.status, &request.base);
+    if (200..400).contains(&status) {
+        match ended_groups(&response.headers) {
+            Some(groups) => purge.tags.extend(groups),
+            None => drop(purge.prefixes.insert(String::new())),
+        }
+    }
     for target in invalidation::targets(base, target, status, &response.headers) {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),

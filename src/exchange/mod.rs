@@ -9,11 +9,15 @@ mod delivery;
 mod key;
 mod turn;
 
+use std::rc::Rc;
+
 use crate::bill::pay;
 use crate::cache::flight::{Flight, Join};
+use crate::cache::generation::standing;
 use crate::cache::http::reuse::{self, Trouble};
 use crate::cache::http::{Control, Forward, Record, Report, Reuse, Stored, vary};
-use crate::cache::{Found, Lookup, Seen, generation};
+use crate::cache::store::TAGS_MS;
+use crate::cache::{Found, Lookup, Seen, Standing, generation};
 use crate::deferred::{Deferred, settle};
 use crate::failure::Failure;
 use crate::fill::{Fill, Wanted, seed};
@@ -22,6 +26,8 @@ use crate::listing::origin_failure;
 use crate::origin::replaced_headers;
 use crate::policy::{CacheRule, PathValues, Policy, Route, Values};
 use crate::ports::{Clock, Ports, Random};
+use crate::reading;
+use crate::redis::Command;
 use crate::visit::Visit;
 use delivery::serve;
 pub use key::{ended, key};
@@ -57,12 +63,24 @@ impl Exchange {
         Some(Self {
             wanted: Wanted {
                 route: index,
-                lookup: Lookup { key, tags },
+                lookup: Lookup {
+                    key,
+                    tags,
+                    origin_tags: Vec::new(),
+                },
                 target,
                 fields: Headers::new(),
             },
             request: request.clone(),
         })
+    }
+
+    /// The same with these tags of the origin's.
+    fn named(&self, origin_tags: &[String]) -> Self {
+        Self {
+            wanted: self.wanted.named(origin_tags),
+            request: self.request.clone(),
+        }
     }
 
     fn fields(&self) -> &Headers {
@@ -86,14 +104,28 @@ impl Exchange {
     }
 }
 
-/// What was found, if it is of these generations.
-fn current(found: &Found, generations: &[String]) -> Record {
+/// What was found, as far as its generations, which are in the order of the lookup, let it
+/// be used.
+fn current(lookup: &Lookup, found: &Found, generations: &[Option<String>], now_ms: u64) -> Record {
     let Found::Record(bytes) = found else {
         return Record::default();
     };
-    let record = Record::unpack(bytes);
-    let is_current = |record: &Record| record.generations == generations;
-    record.filter(is_current).unwrap_or_default()
+    let mut record = Record::unpack(bytes).unwrap_or_default();
+    match standing(lookup, &record.tags, &record.generations, generations) {
+        Standing::Current => {}
+        Standing::Soft => record.soften(now_ms),
+        Standing::Unread | Standing::Gone => record = Record::default(),
+    }
+    record
+}
+
+/// Leaves which tags a URL's answers have, in place of any.
+pub fn tags(lookup: &Lookup) -> Vec<Command> {
+    let record = Record {
+        tags: lookup.origin_tags.clone(),
+        ..Record::default()
+    };
+    vec![Command::set_px(&lookup.key, record.pack(), TAGS_MS)]
 }
 
 fn rule(policy: &Policy, route: usize) -> Option<&CacheRule> {
@@ -107,9 +139,24 @@ pub async fn answer<P: Ports>(
     incoming: &P::Incoming,
     seen: Option<Seen>,
 ) -> Result<Response<P::Body>, Failure> {
-    let report = match exchanged(visit, exchange, seen).await {
-        Exchanged::Answer(answer) => return answer,
-        Exchanged::PassOn(report) => report,
+    let mut seen = seen;
+    let mut named = None;
+    let mut is_again = false;
+    let report = loop {
+        if let Some(seen) = &seen
+            && seen.origin_tags != exchange.wanted.lookup.origin_tags
+        {
+            named = Some(exchange.named(&seen.origin_tags));
+        }
+        let exchange = named.as_ref().unwrap_or(exchange);
+        match exchanged(visit, exchange, seen, is_again).await {
+            Exchanged::Answer(answer) => return answer,
+            Exchanged::PassOn(report) => break report,
+            Exchanged::Again(tags) => {
+                seen = reading::once_more(visit, &exchange.wanted.named(&tags)).await;
+            }
+        }
+        is_again = true;
     };
     // The visitor's own request, to the origin and back untouched.
     if !pay(visit).await {
@@ -128,12 +175,15 @@ pub async fn answer<P: Ports>(
 enum Exchanged<B> {
     Answer(Result<Response<B>, Failure>),
     PassOn(Report),
+    /// What it waited for has these tags, with which it must be looked up once more.
+    Again(Rc<[String]>),
 }
 
 async fn exchanged<P: Ports>(
     visit: &Visit<'_, P>,
     exchange: &Exchange,
     seen: Option<Seen>,
+    is_again: bool,
 ) -> Exchanged<P::Body> {
     let without_redis = Exchanged::PassOn(Report::forwarded(Forward::Bypass, Some("redis")));
     let Some(seen) = seen else {
@@ -142,20 +192,18 @@ async fn exchanged<P: Ports>(
     let fields = exchange.fields();
     let asked = Control::of_request(fields);
     let known: Option<Vec<String>> = seen.generations.clone().into_iter().collect();
-    let record = match &known {
-        Some(known) => current(&seen.found, known),
-        None => Record::default(),
-    };
+    let lookup = &exchange.wanted.lookup;
+    let now_ms = visit.now_ms();
+    let record = current(lookup, &seen.found, &seen.generations, now_ms);
     let variant = exchange.variant(&record);
     let stored = record.select(fields);
-    let now_ms = visit.now_ms();
     let stale_ms = stale_ms(visit, exchange);
     let forward = match stored.map(|stored| reuse::judge(stored, &asked, stale_ms, now_ms)) {
         Some(reuse @ (Reuse::Serve | Reuse::ServeAndAsk)) => {
             if reuse == Reuse::ServeAndAsk {
                 visit.defer(Deferred::Revalidate {
                     exchange: Box::new(exchange.clone()),
-                    generations: record.generations.clone(),
+                    generations: seen.generations,
                     variant,
                 });
             }
@@ -185,7 +233,6 @@ async fn exchanged<P: Ports>(
     let passed_on = Exchanged::PassOn(Report::forwarded(forward, why));
     // 5.2.2.4: what is always validated is so for each request. What credentials bring
     // is rarely for others, and must not keep them waiting, nor from sharing.
-    let lookup = &exchange.wanted.lookup;
     let is_validated = |stored: &Stored| Control::of_response(&stored.headers).no_cache;
     let mut is_alone = has("authorization")
         || forward == Forward::Request
@@ -240,7 +287,8 @@ async fn exchanged<P: Ports>(
             }
             is_alone = true;
         }
-        Waited::Alone => is_alone = true,
+        Waited::Again(tags) if !is_again => return Exchanged::Again(tags),
+        Waited::Alone | Waited::Again(_) => is_alone = true,
     }
     if is_alone {
         // A lock of its own, which nobody waits for.
@@ -270,9 +318,12 @@ fn stale_ms<P: Ports>(visit: &Visit<'_, P>, exchange: &Exchange) -> u64 {
 pub async fn revalidate<P: Ports>(
     visit: &Visit<'_, P>,
     exchange: &Exchange,
-    generations: Vec<String>,
+    generations: Vec<Option<String>>,
     variant: &str,
 ) {
+    let Some(generations) = seed(visit, &exchange.wanted.lookup, generations).await else {
+        return;
+    };
     let mut turn = Turn {
         fill: Fill::new(visit, &exchange.wanted, generations, variant),
         visit,

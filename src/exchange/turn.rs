@@ -10,11 +10,12 @@ use crate::cache::http::reuse::{self, Trouble};
 use crate::cache::http::storing::{is_decoded, storable};
 use crate::cache::http::validation::{freshened, is_about, outgoing};
 use crate::cache::http::{Control, Forward, Record, Report, Reuse, Stored, vary};
+use crate::cache::origin_tags::named;
 use crate::cache::{GENERATION_TTL_S, Unstorable};
 use crate::deferred::settle;
 use crate::failure::Failure;
 use crate::fill::{FIRST_PAUSE_MS, Fill, Lock, next_pause_ms};
-use crate::http::{Body, Response};
+use crate::http::{Body, Headers, Response};
 use crate::listing::origin_failure;
 use crate::origin::replaced_headers;
 use crate::policy::CacheRule;
@@ -37,6 +38,8 @@ pub enum Waited {
     Leads(Vec<String>, Record),
     /// What another's trip brought is not what this request wants, but may be validated.
     Beside(Rc<Stored>),
+    /// What another's trip brought has these tags, which were not read.
+    Again(Rc<[String]>),
     /// Nothing to share: it asks for itself.
     Alone,
 }
@@ -83,8 +86,14 @@ impl<P: Ports> Turn<'_, '_, P> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             match self.fill.take_lock().await {
+                Lock::Again { tags, is_ours } => {
+                    self.fill.again(cell, Rc::clone(&tags), is_ours);
+                    return Waited::Again(tags);
+                }
                 Lock::Taken { found, generations } => {
-                    let record = current(&found, &generations);
+                    let now = generations.iter().cloned().map(Some).collect::<Vec<_>>();
+                    let lookup = &self.exchange.wanted.lookup;
+                    let record = current(lookup, &found, &now, self.visit.now_ms());
                     let stored = record.select(self.exchange.fields());
                     let Some(stored) = stored.filter(|stored| self.is_usable(stored)) else {
                         return Waited::Leads(generations, record);
@@ -135,6 +144,7 @@ impl<P: Ports> Turn<'_, '_, P> {
                     };
                 }
                 Flight::Failed(error) => return Waited::Failed(error),
+                Flight::Tagged(tags) => return Waited::Again(tags),
                 Flight::Pending if !self.fill.out_of_patience() => {}
                 _ => return Waited::Alone,
             }
@@ -171,6 +181,7 @@ impl<P: Ports> Turn<'_, '_, P> {
             return Err(Failure::NotCached);
         };
         let stored = record.select(&request.headers).cloned();
+        let fetch = (visit.gateway.origin_tags.borrow_mut()).begin_fetch();
         let mut validated = stored.as_ref().filter(|stored| stored.has_validator());
         let (mut response, span) = loop {
             let asked_ms = visit.now_ms();
@@ -195,6 +206,7 @@ impl<P: Ports> Turn<'_, '_, P> {
         let headers = &response.headers;
         if let (304, Some(stored)) = (response.status, validated) {
             let (fresh, why) = freshened(stored, &request.headers, headers, span, rule.max_bytes);
+            let why = why.or_else(|| untagged(&fresh, None));
             let report = Report {
                 forward_status: Some(304),
                 stored: why.is_none(),
@@ -204,7 +216,7 @@ impl<P: Ports> Turn<'_, '_, P> {
             };
             let answer = serve(self.exchange, &fresh, report, span.answered_ms);
             match why {
-                None => self.store(cell, fresh, record, rule),
+                None => self.store(cell, fresh, record, rule, fetch),
                 Some(_) => self.forget(cell, true),
             }
             return Ok(answer);
@@ -236,6 +248,9 @@ impl<P: Ports> Turn<'_, '_, P> {
             Ok(draft) => draft,
             Err(why) => return Ok(self.unstored(cell, response, why.as_str(), ends)),
         };
+        if let Some(why) = untagged(&draft, Some(headers)) {
+            return Ok(self.unstored(cell, response, why.as_str(), ends));
+        }
         let bytes = match self.fill.read(&mut response, rule.max_bytes).await {
             Ok(Bounded::Whole(bytes)) => bytes,
             Ok(Bounded::Longer(body)) => {
@@ -266,7 +281,7 @@ impl<P: Ports> Turn<'_, '_, P> {
             ttl_s: Some(draft.ttl_s(now_ms)),
             ..self.report()
         };
-        self.store(cell, draft, record, rule);
+        self.store(cell, draft, record, rule, fetch);
         let mut response = delivered(request, response, now_ms);
         report.add_to(&mut response.headers);
         Ok(response)
@@ -325,27 +340,36 @@ impl<P: Ports> Turn<'_, '_, P> {
         stored: Stored,
         mut record: Record,
         rule: &CacheRule,
+        fetch: u64,
     ) {
-        if let Some(cell) = cell {
-            settle(cell, Flight::Stored(Rc::new(stored.clone())));
-        }
+        let outcome = Flight::Stored(Rc::new(stored.clone()));
         record.put(stored, self.exchange.fields(), rule.max_bytes);
-        let generations = self.fill.generations.clone();
-        record.generations.clone_from(&generations);
+        record.name();
+        let proof = (self.fill).label(&record.tags, self.fill.generations.clone(), fetch);
+        record.tags.clone_from(&proof.lookup.origin_tags);
+        record.generations.clone_from(&proof.generations);
         let now_ms = self.visit.now_ms();
         let mut longest_ms = 1;
         for stored in &record.variants {
             longest_ms = longest_ms.max(life_ms(stored, rule, now_ms));
         }
-        let lookup = &self.exchange.wanted.lookup;
+        let lookup = &proof.lookup;
         let mut commands = vec![Command::set_px(&lookup.key, record.pack(), longest_ms)];
         for key in lookup.generation_keys() {
             commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
         }
         commands.push(Command::new("DEL").arg(self.fill.lock_key.as_str()));
-        self.fill
-            .end_if_current(Batch::multi(commands), generations);
+        let batch = Batch::multi(commands);
+        self.fill.end_proven(cell, outcome, batch, proof, None);
     }
+}
+
+/// Whether purges of the tags that the origin gave an answer could not be honoured: they
+/// are too many, or the stored answer would not have them.
+fn untagged(stored: &Stored, sent: Option<&Headers>) -> Option<Unstorable> {
+    let tags = named(&stored.headers);
+    let is_kept = tags.is_some() && sent.is_none_or(|sent| named(sent) == tags);
+    (!is_kept).then_some(Unstorable::Tags)
 }
 
 /// How long a stored answer is of use, no longer than its generations live.

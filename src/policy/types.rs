@@ -297,6 +297,8 @@ pub struct PurgeRule {
     pub tags: Vec<Template>,
     /// Tags that are purged when a value of `keys` or `tags` is not there.
     pub otherwise: Vec<Template>,
+    /// `mode = "soft"`: entries are stale from then on, instead of gone.
+    pub is_soft: bool,
 }
 
 /// The entry that the answer of a successful write becomes.

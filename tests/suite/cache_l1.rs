@@ -16,6 +16,7 @@ fn lookup(n: u64) -> Lookup {
     Lookup {
         key: format!("books:{n}"),
         tags: vec!["books".to_owned(), format!("book:{n}")],
+        ..Lookup::default()
     }
 }
 
@@ -36,6 +37,8 @@ fn seen(found: Found) -> Seen {
         generations: ["k", "b", "c"].map(|name| Some(name.to_owned())).to_vec(),
         expiry: Some(7),
         is_local: false,
+        origin_tags: Vec::new(),
+        is_unread: false,
     }
 }
 

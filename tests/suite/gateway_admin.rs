@@ -134,9 +134,12 @@ fn what_is_not_understood_is_refused() {
         json!({ "tags": [""] }),
         json!({ "tags": ["x".repeat(1_025)] }),
         json!({ "tags": null }),
-        json!({ "prefix": "books:" }),
+        json!({ "prefix": "" }),
         json!({ "prefix": 1 }),
-        json!({ "mode": "soft" }),
+        json!({ "prefix": "a\nb" }),
+        json!({ "prefix": "x".repeat(1_025) }),
+        json!({ "prefix": ["x"] }),
+        json!({ "mode": "softly" }),
         json!({ "mode": 1 }),
         json!({ "key": ["x"] }),
         json!({ "keys": ["x"], "more": true }),
@@ -180,8 +183,9 @@ fn a_purge_holds_once_it_is_answered() {
     let version = |isolate: &Isolate| isolate.get_settled("/books/7").json()["v"].clone();
     for (round, body) in [
         json!({ "keys": ["book:7"] }),
-        json!({ "tags": ["book:7"], "mode": "hard", "prefix": "" }),
+        json!({ "tags": ["book:7"], "mode": "hard" }),
         json!({ "tags": ["other", "books"], "keys": ["other"] }),
+        json!({ "prefix": "boo" }),
     ]
     .into_iter()
     .enumerate()
@@ -193,12 +197,17 @@ fn a_purge_holds_once_it_is_answered() {
         );
         let served = purge(&isolate, &body.to_string());
         let count = |member: &str| body[member].as_array().map_or(0, Vec::len);
-        let expected: Value = json!({ "purged": { "keys": count("keys"), "tags": count("tags") } });
+        let prefixes = usize::from(body.get("prefix").is_some());
+        let expected: Value = json!({
+            "purged": { "keys": count("keys"), "tags": count("tags"), "prefixes": prefixes },
+            "mode": "hard",
+        });
         assert_eq!((served.status, served.json()), (200, expected));
     }
-    assert_eq!(version(&other), json!(4));
+    assert_eq!(version(&other), json!(5));
     let same = purge(&isolate, r#"{"keys":["a","a"],"tags":[]}"#);
-    assert_eq!(same.json(), json!({ "purged": { "keys": 1, "tags": 0 } }));
+    let once = json!({ "keys": 1, "tags": 0, "prefixes": 0 });
+    assert_eq!(same.json()["purged"], once);
     assert_eq!(world.immortal_keys(), [""; 0]);
 }
 

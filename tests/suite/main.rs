@@ -9,8 +9,10 @@
 
 mod cache_flight;
 mod cache_foreign;
+mod cache_generation;
 mod cache_l1;
 mod cache_lookup;
+mod cache_orders;
 mod cache_race;
 mod compose;
 mod concurrency;
@@ -52,6 +54,9 @@ mod penalty;
 mod policies;
 mod policy;
 mod purge;
+mod purge_origin_tags;
+mod purge_prefix;
+mod purge_soft;
 mod recent;
 mod redis_breaker;
 mod redis_codec;

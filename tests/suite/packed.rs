@@ -4,10 +4,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use edgeweir::cache::Entry;
 use edgeweir::cache::entry::Origin;
 use edgeweir::cache::http::accepts::{Accepts, accepts};
 use edgeweir::cache::packed;
+use edgeweir::cache::{Entry, Lookup};
 use edgeweir::http::Headers;
 use edgeweir::policy::Policy;
 use flate2::read::GzDecoder;
@@ -234,8 +234,12 @@ fn bodies_of_any_type_are_packed() {
 fn a_bomb_is_not_expanded() {
     let (world, one) = world_with(|| Says::new(200, html(5_000)));
     settled(&one, page("gzip"));
-    let generations: Vec<String> = ["gen:key:page", "gen:t"]
-        .iter()
+    let lookup = Lookup {
+        key: "page".to_owned(),
+        tags: vec!["t".to_owned()],
+        origin_tags: Vec::new(),
+    };
+    let generations: Vec<String> = (lookup.generation_keys().iter())
         .map(|key| String::from_utf8(world.redis.get(key).unwrap()).unwrap())
         .collect();
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -254,7 +258,7 @@ fn a_bomb_is_not_expanded() {
             fresh_until_ms: world.now_ms() + 60_000,
             stale_until_ms: world.now_ms() + 60_000,
         };
-        let value = packed::text(&entry, Origin::Edge, &generations);
+        let value = packed::text(&lookup, &entry, Origin::Edge, &generations);
         world
             .redis
             .set_px(world.sim.now_us(), "page", value, 60_000);

@@ -18,6 +18,7 @@ use futures_util::future::{AbortHandle, abortable};
 use serde_json::Value;
 
 use super::sim::clock::{Sim, Slot};
+use super::sim::gates::Gates;
 use super::sim::redis::FakeRedis;
 use super::sim::{Edge, Passage, Rng};
 use ports::Ports;
@@ -49,6 +50,7 @@ pub struct World {
     pub cache: Rc<FakeRedis>,
     pub asked: RefCell<Vec<Asked>>,
     pub log: RefCell<Vec<String>>,
+    pub gates: Gates,
     rng: RefCell<Rng>,
     script: RefCell<Script>,
     network: RefCell<Network>,
@@ -77,6 +79,7 @@ impl World {
             cache,
             asked: RefCell::default(),
             log: RefCell::default(),
+            gates: Gates::default(),
             rng: RefCell::new(Rng::new(seed)),
             script: RefCell::new(Box::new(|_| Says::new(200, "{}"))),
             network: RefCell::new(Box::new(|_| Passage::new(500, 500))),
@@ -162,6 +165,10 @@ impl World {
         while self.running.get() > 0 {
             self.pass(1);
         }
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.running.get() == 0
     }
 
     /// How many requests of the edge's own or a visitor's had this target.

@@ -1,5 +1,5 @@
-//! What lies in Redis for one URI: its generations and its stored answers, the newest
-//! first.
+//! What lies in Redis for one URI: its generations with the tags that the origin gave it,
+//! and its stored answers, the newest first.
 //!
 //! The value is numbers, each with a comma behind it, and texts, each with its length before
 //! it. A body that is text lies there as it is, any other one in base64: commands to Redis
@@ -7,7 +7,10 @@
 
 use super::vary::{self, Selecting};
 use crate::base64;
+use crate::cache::entry::are_possible;
+use crate::cache::origin_tags::{MAX_TAGS, named};
 use crate::http::{Bytes, Headers};
+use crate::names::Names;
 
 /// Answers that differ by `Vary`; past it the oldest goes.
 pub const MAX_VARIANTS: usize = 8;
@@ -48,8 +51,10 @@ impl Stored {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// In the order of the lookup.
+    /// In the order of the lookup; the last ones are of `tags`.
     pub generations: Vec<String>,
+    /// Given by the origin itself, to any of the answers.
+    pub tags: Vec<String>,
     pub variants: Vec<Stored>,
 }
 
@@ -75,9 +80,11 @@ impl Record {
 
     pub fn pack(&self) -> String {
         let mut out = VERSION.to_owned();
-        number(&mut out, self.generations.len() as u64);
-        for generation in &self.generations {
-            text(&mut out, generation);
+        for texts in [&self.tags, &self.generations] {
+            number(&mut out, texts.len() as u64);
+            for one in texts {
+                text(&mut out, one);
+            }
         }
         for stored in &self.variants {
             number(&mut out, u64::from(stored.status));
@@ -104,13 +111,47 @@ impl Record {
         out
     }
 
+    /// Of what `pack` writes the tags and the generations alone.
+    pub fn names(value: &[u8]) -> Option<(Vec<String>, Vec<String>)> {
+        let mut rest = Rest(value.strip_prefix(VERSION.as_bytes())?);
+        let tags = rest.texts()?;
+        let generations = rest.texts()?;
+        are_possible(&tags).then_some((tags, generations))
+    }
+
+    /// The tags of all answers, the newest first: as many answers are kept as have no more
+    /// tags together than one may have.
+    pub fn name(&mut self) {
+        let mut names = Names::new();
+        let mut kept = 0;
+        for stored in &self.variants {
+            let mut more = names.clone();
+            more.extend(named(&stored.headers).unwrap_or_default());
+            if more.len() > MAX_TAGS {
+                break;
+            }
+            names = more;
+            kept += 1;
+        }
+        self.variants.truncate(kept);
+        self.tags = names.into_vec();
+    }
+
+    /// What was purged softly is fresh no more.
+    pub fn soften(&mut self, now_ms: u64) {
+        for stored in &mut self.variants {
+            stored.fresh_ms = stored.fresh_ms.min(stored.age_ms(now_ms));
+        }
+    }
+
     /// `None`: it is not what `pack` writes.
     pub fn unpack(value: &[u8]) -> Option<Self> {
         let mut rest = Rest(value.strip_prefix(VERSION.as_bytes())?);
-        let mut record = Self::default();
-        for _ in 0..rest.number()? {
-            record.generations.push(rest.text()?);
-        }
+        let mut record = Self {
+            tags: rest.texts()?,
+            generations: rest.texts()?,
+            variants: Vec::new(),
+        };
         while !rest.0.is_empty() && record.variants.len() < MAX_VARIANTS {
             let mut stored = Stored {
                 status: rest.number()?.try_into().ok()?,
@@ -143,7 +184,7 @@ impl Record {
 }
 
 /// What a record of this form begins with: another one is none.
-const VERSION: &str = "h1,";
+const VERSION: &str = "h2,";
 
 fn number(out: &mut String, number: u64) {
     out.push_str(&number.to_string());
@@ -180,6 +221,14 @@ impl<'v> Rest<'v> {
         let (taken, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
         self.0 = rest;
         Some(taken)
+    }
+
+    fn texts(&mut self) -> Option<Vec<String>> {
+        let mut texts = Vec::new();
+        for _ in 0..self.number()? {
+            texts.push(self.text()?);
+        }
+        Some(texts)
     }
 
     fn text(&mut self) -> Option<String> {

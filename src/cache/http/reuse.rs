@@ -57,11 +57,9 @@ pub fn judge(stored: &Stored, asked: &Control, stale_ms: u64, now_ms: u64) -> Re
     }
     let past_ms = age_ms - stored.fresh_ms;
     // 5.2.1.2: the request's max-stale.
-    if past_ms <= asked.max_stale_s.unwrap_or(0).saturating_mul(1000) {
-        return match asked.max_stale_s {
-            Some(_) => Reuse::Serve,
-            None => Reuse::Stale,
-        };
+    let wanted = |max_stale_s: u64| past_ms <= max_stale_s.saturating_mul(1000);
+    if asked.max_stale_s.is_some_and(wanted) {
+        return Reuse::Serve;
     }
     // RFC 5861, 3.
     if past_ms < stale_ms.max(control.stale_while_revalidate_s * 1000) {

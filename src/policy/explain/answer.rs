@@ -176,8 +176,12 @@ fn kept(
     out.fact("credentials", word);
     add!(out, "", text);
     let stored = match rule.form {
-        Form::Plain => "a 200 with JSON, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding",
-        Form::Packed => "a 200, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding",
+        Form::Plain => {
+            "a 200 with JSON, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding"
+        }
+        Form::Packed => {
+            "a 200, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding"
+        }
         Form::User => "a 200, without Set-Cookie and no-store",
     };
     add!(out, "", format!("stored: {stored}"));

@@ -391,7 +391,10 @@ pub fn purge(
     faults: &mut Faults,
 ) -> Option<PurgeRule> {
     let table = field.table("`purge`", &["keys", "tags", "else", "mode"], faults)?;
-    unbuilt::purge(&table, faults);
+    let is_soft = match table.get("mode") {
+        Some(field) => field.choice(&[("hard", false), ("soft", true)], faults),
+        None => Some(false),
+    };
     let written = Scope {
         values: matched.map(Matched::placeholders),
         hash: false,
@@ -430,6 +433,7 @@ pub fn purge(
         keys: keys?,
         tags: tags?,
         otherwise: otherwise?,
+        is_soft: is_soft?,
     };
     if rule.keys.is_empty() && rule.tags.is_empty() {
         field.fault(

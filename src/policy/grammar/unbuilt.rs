@@ -4,7 +4,6 @@
 use super::super::bounds::{MAX_LIFE_MS, MIN_TTL_MS};
 use super::super::error::Faults;
 use super::super::field::{Field, Table};
-use super::super::node::Value;
 
 /// Values of one placeholder of `warm`.
 const MAX_VALUES: usize = 1000;
@@ -27,32 +26,12 @@ pub fn cache(table: &Table<'_>, faults: &mut Faults) {
     field(table, "warm", warm, faults);
 }
 
-/// Of a purge rule.
-pub fn purge(table: &Table<'_>, faults: &mut Faults) {
-    words(table, "mode", &["hard"], &["soft"], faults);
-}
-
 type Shape = fn(&Field<'_>, &mut Faults);
 
 fn field(table: &Table<'_>, name: &str, shape: Shape, faults: &mut Faults) {
     if let Some(field) = table.get(name) {
         shape(&field, faults);
         not_built(&field, &format!("`{name}`"), faults);
-    }
-}
-
-/// A field with some words that are built and some that are not.
-fn words(table: &Table<'_>, name: &str, built: &[&str], planned: &[&str], faults: &mut Faults) {
-    let Some(field) = table.get(name) else { return };
-    let choices: Vec<(&str, bool)> = built
-        .iter()
-        .map(|word| (*word, true))
-        .chain(planned.iter().map(|word| (*word, false)))
-        .collect();
-    if field.choice(&choices, faults) == Some(false)
-        && let Value::Text(word) = &field.node.value
-    {
-        not_built(&field, &format!("`{name} = \"{word}\"`"), faults);
     }
 }
 

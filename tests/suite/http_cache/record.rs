@@ -50,6 +50,7 @@ fn variants_are_bounded() {
 fn only_what_was_packed_is_unpacked() {
     let record = Record {
         generations: vec!["g".to_owned()],
+        tags: vec!["t".to_owned(), "u".to_owned()],
         variants: vec![variant(None, b"text"), variant(Some(""), b"\xff\x00")],
     };
     let packed = record.pack();
@@ -62,13 +63,15 @@ fn only_what_was_packed_is_unpacked() {
     }
     for other in [
         "",
-        "h1",
-        "h1,",
-        "h1,1,",
-        "h1,1,1,g200,",
+        "h2",
+        "h2,",
         "h2,0,",
+        "h2,0,1,",
+        "h2,0,1,1,g200,",
+        "h1,0,0,",
+        "h3,0,0,",
         "{}",
-        "h1,99999999999999999999,",
+        "h2,99999999999999999999,",
     ] {
         assert_eq!(Record::unpack(other.as_bytes()), None, "{other}");
     }
@@ -84,7 +87,7 @@ proptest! {
     #[test]
     fn bodies_survive(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8), name in "\\PC{0,8}") {
         let variants = bodies.iter().map(|body| variant(Some(&name), body)).collect();
-        let record = Record { generations: vec![name.clone()], variants };
+        let record = Record { generations: vec![name.clone()], tags: vec![name.clone()], variants };
         prop_assert_eq!(Record::unpack(record.pack().as_bytes()), Some(record));
     }
 }

@@ -1,6 +1,6 @@
 //! What is not built yet says so; what is left out has the contract's defaults.
 
-use super::marked::{errors_of, expect, in_cache, in_route, in_route_put};
+use super::marked::{errors_of, expect, in_cache, in_route};
 use super::{json, toml};
 
 const NOT_BUILT: &str = "is part of the policy's grammar, but this version does not build it yet";
@@ -23,11 +23,6 @@ fn what_is_not_built_yet_says_so() {
     in_cache(
         "§warm = { every = \"30s\", values = { id = [\"1\"] } }",
         "/warm",
-        NOT_BUILT,
-    );
-    in_route_put(
-        "purge = { tags = [\"x\"], §mode = \"soft\" }",
-        "/purge/mode",
         NOT_BUILT,
     );
     assert_eq!(

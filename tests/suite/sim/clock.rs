@@ -76,12 +76,30 @@ impl Sim {
         }
     }
 
+    /// Runs what needs no time to pass.
+    pub fn stall(&self) {
+        loop {
+            self.pool.borrow_mut().run_until_stalled();
+            if self.next_us().is_none_or(|at_us| at_us > self.now_us()) {
+                return;
+            }
+            self.fire();
+        }
+    }
+
+    /// When something is due.
+    pub fn next_us(&self) -> Option<u64> {
+        let events = self.events.borrow();
+        events.keys().next().map(|(time_us, _)| *time_us)
+    }
+
     fn step(&self) -> bool {
         self.pool.borrow_mut().run_until_stalled();
         self.fire()
     }
 
-    fn fire(&self) -> bool {
+    /// Goes on to what is due next.
+    pub fn fire(&self) -> bool {
         let next = self.events.borrow_mut().pop_first();
         let Some(((time_us, _), event)) = next else {
             return false;

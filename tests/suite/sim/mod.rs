@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod crowd;
 pub mod desk;
+pub mod gates;
 pub mod hashes;
 pub mod history;
 pub mod redis;

@@ -146,6 +146,7 @@ impl Ports {
             self.sleep(timeout_ms).await;
             return Err(OriginError::Timeout);
         }
+        self.world.gates.pass_from_origin(self.number).await;
         self.sleep(says.after_ms).await;
         if says.refuses {
             return Err(OriginError::Unreachable);
@@ -197,7 +198,9 @@ impl RedisPort for Ports {
             Store::Cache => &self.cache,
         };
         let waiting = Waiting::new(self);
+        self.world.gates.pass(self.number).await;
         let answer = edge.pipeline(store, batch, timeout_ms).await;
+        self.world.gates.pass_back(self.number).await;
         drop(waiting);
         if let Some(watcher) = self.world.watcher.borrow_mut().as_mut() {
             watcher(self.number, batch, &answer);
