@@ -13,7 +13,8 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use edgeweir::config::Secret;
+use edgeweir::cache::generation::PREFIX_LOG;
+use edgeweir::config::{CacheKey, Secret};
 use edgeweir::gateway::Settings;
 use edgeweir::policy::{Overrides, Policy, toml_to_json};
 use serde_json::{Value, json};
@@ -147,6 +148,7 @@ impl Team {
     fn isolate(&self, world: &Rc<World>) -> Isolate {
         let settings = Settings {
             jwt_secret: Some(Secret::new(std::str::from_utf8(SECRET).unwrap())),
+            cache_keys: vec![CacheKey::new([7; 32])],
             ..Settings::default()
         };
         world.isolate_with(self.policy(), settings)
@@ -198,7 +200,11 @@ impl Team {
             let keys = world.redis.ttls_ms(world.sim.now_us()).into_keys();
             let kept: BTreeSet<String> =
                 keys.filter(|key| !key.starts_with("ratelimit:")).collect();
-            let mut expected = vec![read.key.to_owned(), format!("gen:key:{}", read.key)];
+            let mut expected = vec![
+                read.key.to_owned(),
+                format!("gen:key:{}", read.key),
+                PREFIX_LOG.to_owned(),
+            ];
             expected.extend(read.tags.iter().map(|tag| format!("gen:{tag}")));
             match read.user {
                 // One user's record is in the value itself, and so is its time.
