@@ -16,6 +16,7 @@
 //! exchange   one answer of `http` mode             base64     of Redis, JWTs and fields
 //! json       all JSON, read and written            names      a sorted set
 //! edge       the platform, wasm only               concurrency  how many are at Redis
+//! jobs       what a run of the cron does
 //! ```
 
 pub mod admin;
@@ -36,6 +37,7 @@ pub mod gateway;
 pub mod headers;
 pub mod http;
 pub mod identity;
+pub mod jobs;
 pub mod json;
 pub mod limit;
 pub mod listing;

@@ -17,7 +17,9 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::gateway::{Answer, handle};
-use isolate::Isolate;
+use crate::jobs;
+use crate::ports::Log;
+use isolate::{Console, Isolate};
 use ports::EdgePorts;
 
 /// The handler of requests. The worker crate's own would make a promise for the answer, one
@@ -48,4 +50,35 @@ pub fn fetch(request: web_sys::Request, env: &JsValue, context: &JsValue) -> Pro
     });
     spawn_local(flow);
     answer
+}
+
+/// The handler of the cron trigger. What it does outlives the answer of no request, so the
+/// platform is told when it is done.
+#[wasm_bindgen]
+pub fn scheduled(_event: &JsValue, env: &JsValue, context: &JsValue) -> Promise {
+    let turn = glue::open(context);
+    let done = turn.answer();
+    let Ok(isolate) = Isolate::of(env) else {
+        // It is in the log, and every request is told.
+        turn.done();
+        turn.end();
+        return done;
+    };
+    let flow: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
+        // A request has a zone to go on to, the trigger has none.
+        let (base, requests) = match &isolate.origin_url {
+            Some(url) => (url.clone(), jobs::MAX_ORIGIN_REQUESTS),
+            None => (String::new(), 0),
+        };
+        if requests == 0 {
+            Console.log("cron: without ORIGIN_URL nothing is asked of an origin");
+        }
+        let ports = EdgePorts::new(&isolate, base);
+        jobs::run(&isolate.gateway, &ports, requests).await;
+        ports.probe().await;
+        turn.done();
+        turn.end();
+    });
+    spawn_local(flow);
+    done
 }

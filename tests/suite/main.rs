@@ -35,6 +35,7 @@ mod gateway_stores;
 mod headers;
 mod http_cache;
 mod identity;
+mod jobs;
 mod json;
 mod l1;
 mod limit_algorithms;
