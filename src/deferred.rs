@@ -3,6 +3,9 @@
 //! `gateway::handle` returns it, the edge runs it in `wait_until`; nothing else
 //! outlives a request.
 
+use futures_util::future::join;
+
+use crate::ahead::UnderWay;
 use crate::together::all;
 
 use crate::cache::flight::Flight;
@@ -44,10 +47,12 @@ pub enum Deferred {
         only_if: Option<(Lookup, Vec<String>)>,
         batch: Batch,
     },
-    /// Fetches an entry that was served stale.
+    /// Fetches an entry that was served, unless one is there that is fresh for longer than
+    /// until `than_ms`.
     Refresh {
         wanted: Wanted,
         generations: Vec<Option<String>>,
+        than_ms: u64,
     },
     /// The same of an answer in `http` mode.
     Revalidate {
@@ -71,6 +76,16 @@ pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, work: Vec<Deferred>) {
     all(work.into_iter().map(|next| perform(gateway, ports, next))).await;
 }
 
+/// All that is due after an answer: the work, and what was begun before it.
+pub async fn finish<P: Ports>(
+    gateway: &Gateway,
+    ports: &P,
+    work: Vec<Deferred>,
+    under_way: Vec<UnderWay<'_>>,
+) {
+    join(run(gateway, ports, work), all(under_way)).await;
+}
+
 async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
     match work {
         Deferred::Send { store, batch } => {
@@ -88,20 +103,26 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
                 }
                 None => true,
             };
-            if !is_current || !send(ports, Store::Cache, &batch, timeout_ms).await {
+            let is_sent = is_current && send(ports, Store::Cache, &batch, timeout_ms).await;
+            if !is_sent {
                 // Nobody should wait for a lock whose holder is done.
                 let unlock = Command::new("DEL").arg(flight.as_str());
                 let batch = Batch::pipeline(vec![unlock]);
                 send(ports, Store::Cache, &batch, timeout_ms).await;
+            }
+            if let (Some((lookup, _)), true) = (&only_if, is_sent) {
+                // What is there now is newer than what this isolate may have itself.
+                gateway.l1.borrow_mut().forget(&lookup.key);
             }
             gateway.flights.borrow_mut().land(&flight);
         }
         Deferred::Refresh {
             wanted,
             generations,
+            than_ms,
         } => {
             let visit = Visit::new(gateway, ports);
-            fill::refresh(&visit, &wanted, generations).await;
+            fill::refresh(&visit, &wanted, generations, than_ms).await;
             // What follows is the end of that fill, never another refresh.
             Box::pin(run(gateway, ports, visit.take_deferred())).await;
         }

@@ -95,45 +95,86 @@ pub async fn without_redis<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> F
     }
 }
 
-/// Fetches a stale entry anew, unless somebody else does.
+/// What became of a refresh.
+#[derive(Debug)]
+pub enum Refreshed {
+    Stored(Entry),
+    /// Somebody else has done it: this is there now.
+    Newer(Entry),
+    /// Somebody else does it, or has found just now that it cannot be done.
+    Held,
+    /// The origin is well and said what is not stored.
+    Unstored,
+    Failed,
+}
+
+/// Fetches an entry anew, unless somebody else does, or has: one that is fresh for longer
+/// than until `than_ms` is newer than what was to be refreshed.
 pub async fn refresh<P: Ports>(
     visit: &Visit<'_, P>,
     wanted: &Wanted,
     generations: Vec<Option<String>>,
-) {
+    than_ms: u64,
+) -> Refreshed {
     let Some(generations) = generations.into_iter().collect::<Option<Vec<_>>>() else {
-        return;
+        return Refreshed::Failed;
     };
     let fill = Fill {
         is_refresh: true,
         ..Fill::new(visit, wanted, generations, "")
     };
     let Join::Lead(cell) = fill.join() else {
-        return;
+        return Refreshed::Held;
     };
+    let is_newer = |entry: &Entry| entry.fresh_until_ms > than_ms;
     match fill.take_lock().await {
         Lock::Taken {
-            found: Found::Stale(_) | Found::Missing,
-            generations,
-        } => {
-            if let Filled::Own(response, _) = fill.ask_origin(&cell, generations).await
-                && let Body::Upstream(body) = response.body
-            {
-                visit.ports.discard(body);
-            }
+            found: Found::Fresh(entry),
+            ..
+        } if is_newer(&entry) => fill.leave_to(&cell, entry),
+        Lock::Taken {
+            found: Found::Foreign(entry),
+            ..
+        } => fill.leave_to(&cell, entry),
+        Lock::Taken { generations, .. } => {
+            let filled = fill.ask_origin(&cell, generations).await;
+            refreshed(visit, &cell, filled)
         }
-        Lock::Taken { found, .. } => {
-            if let Found::Fresh(entry) | Found::Foreign(entry) = found {
-                settle(&cell, Flight::Done(entry));
-            }
-            fill.end(vec![Command::new("DEL").arg(fill.lock_key.as_str())]);
-        }
-        // Followers of this flight were on their own anyway: they had the stale entry.
-        _ => {
+        // Followers of this flight were on their own anyway: they had the older entry.
+        lock => {
             settle(&cell, Flight::Uncacheable);
-            visit.gateway.flights.borrow_mut().land(&fill.lock_key);
+            fill.land();
+            match lock {
+                Lock::Filled(entry) if is_newer(&entry) => Refreshed::Newer(entry),
+                Lock::Failed(_) | Lock::Lost => Refreshed::Failed,
+                _ => Refreshed::Held,
+            }
         }
     }
+}
+
+fn refreshed<P: Ports>(
+    visit: &Visit<'_, P>,
+    cell: &FlightCell,
+    filled: Filled<P::Body>,
+) -> Refreshed {
+    let Filled::Own(response, _) = filled else {
+        return Refreshed::Failed;
+    };
+    let is_failing = is_failing(response.status);
+    if let Body::Upstream(body) = response.body {
+        visit.ports.discard(body);
+    }
+    match &*cell.borrow() {
+        Flight::Done(entry) => Refreshed::Stored(entry.clone()),
+        _ if is_failing => Refreshed::Failed,
+        _ => Refreshed::Unstored,
+    }
+}
+
+/// An origin that fails or is too busy.
+pub fn is_failing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..)
 }
 
 /// Generations that are absent are seeded before the origin is asked, so that a
@@ -386,6 +427,18 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
+    /// Ends a fill for which there is no need any more.
+    fn leave_to(&self, cell: &FlightCell, entry: Entry) -> Refreshed {
+        settle(cell, Flight::Done(entry.clone()));
+        self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
+        self.visit
+            .gateway
+            .l1
+            .borrow_mut()
+            .forget(&self.wanted.lookup.key);
+        Refreshed::Newer(entry)
+    }
+
     /// A leader whose limits do not let him ask leaves the place to others.
     async fn pay_and_ask(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
         if pay(self.visit).await {
@@ -434,12 +487,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             Err((why, bytes)) => {
                 self.keep_to_itself(cell, response.with_bytes(bytes.into()), why.as_str())
             }
-            Ok(entry) => {
-                self.visit
-                    .gateway
-                    .flights
-                    .borrow_mut()
-                    .learn(self.wanted.route, now_ms.saturating_sub(begun_ms));
+            Ok(mut entry) => {
+                let took_ms = now_ms.saturating_sub(begun_ms);
+                entry.took_ms = Some(took_ms);
+                let mut flights = self.visit.gateway.flights.borrow_mut();
+                flights.learn(self.wanted.route, &self.wanted.lookup.key, took_ms);
+                drop(flights);
                 self.done(cell, &entry, times, generations);
                 // This visitor gets all that the origin sent; the entry keeps less.
                 if !response.headers.contains("etag") {
@@ -533,8 +586,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         let word = self.uncacheable(cell, pause_ms);
         // An origin that is well and says something else than the stale entry ends it;
         // one that fails or is too busy does not.
-        let is_failing = matches!(response.status, 408 | 425 | 429 | 500..);
-        if self.is_refresh && !is_failing {
+        if self.is_refresh && !is_failing(response.status) {
             let lookup = &self.wanted.lookup;
             let gone = Command::new("DEL")
                 .arg(lookup.key.as_str())
@@ -595,12 +647,11 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         // wait must not all ask an origin that hangs just before that.
         let max_ms =
             self.visit.origin_timeout_ms() + self.visit.redis_timeout_ms() * 2 + LAST_PAUSE_MS;
-        let patience_ms = self
-            .visit
-            .gateway
-            .flights
-            .borrow()
-            .patience_ms(self.wanted.route, max_ms);
+        let patience_ms = self.visit.gateway.flights.borrow().patience_ms(
+            self.wanted.route,
+            &self.wanted.lookup.key,
+            max_ms,
+        );
         self.waited_ms() >= patience_ms
     }
 

@@ -13,6 +13,7 @@ use crate::deferred;
 use crate::gateway::Gateway;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
+use crate::warm;
 
 /// Of wrangler.toml's trigger.
 pub const PERIOD_MS: u64 = 5 * 60_000;
@@ -34,12 +35,13 @@ pub struct Run<'a, P: Ports> {
 }
 
 impl<'a, P: Ports> Run<'a, P> {
-    pub fn new(gateway: &'a Gateway, ports: &'a P, requests: usize) -> Self {
+    /// With so many origin requests, none of them begun later than that.
+    pub fn until(gateway: &'a Gateway, ports: &'a P, requests: usize, work_ms: u64) -> Self {
         Self {
             gateway,
             ports,
             requests_left: Cell::new(requests.min(MAX_ORIGIN_REQUESTS)),
-            ends_ms: ports.now_ms().saturating_add(WORK_MS),
+            ends_ms: ports.now_ms().saturating_add(work_ms),
         }
     }
 
@@ -64,8 +66,9 @@ pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, origin_requests: usize)
     if gateway.settings.without_redis || !take(gateway, ports, &token).await {
         return;
     }
-    let _run = Run::new(gateway, ports, origin_requests);
-    // Here is a line for each job. The first one has all of the run's origin requests.
+    let run = Run::until(gateway, ports, origin_requests, WORK_MS);
+    // A line for each job; the first one has all of the run's origin requests.
+    warm::job(&run).await;
     release(gateway, ports, &token).await;
 }
 

@@ -16,11 +16,13 @@
 //! exchange   one answer of `http` mode             base64     of Redis, JWTs and fields
 //! json       all JSON, read and written            names      a sorted set
 //! edge       the platform, wasm only               concurrency  how many are at Redis
-//! jobs       what a run of the cron does
+//! jobs       what a run of the cron does           warm       entries fetched before they end
+//! ahead      around an entry's end
 //! ```
 
 pub mod admin;
 pub mod admission;
+pub mod ahead;
 pub mod base64;
 pub mod bill;
 pub mod cache;
@@ -54,6 +56,7 @@ pub mod together;
 pub mod trip;
 pub mod visit;
 pub mod visitor;
+pub mod warm;
 pub mod write;
 
 #[cfg(target_arch = "wasm32")]

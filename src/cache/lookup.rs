@@ -223,7 +223,7 @@ fn judge(
 }
 
 /// Whether every generation of an entry is there and unchanged.
-pub(super) fn current(stored: &[String], now: &[Option<String>]) -> bool {
+pub fn current(stored: &[String], now: &[Option<String>]) -> bool {
     stored.len() == now.len()
         && stored
             .iter()
@@ -256,5 +256,6 @@ fn foreign(body: &[u8], now_ms: u64) -> Found {
         stored_ms: now_ms,
         fresh_until_ms: now_ms,
         stale_until_ms: now_ms,
+        took_ms: None,
     })
 }

@@ -3,9 +3,10 @@
 //! `lookup` judges what one MGET brought, `store` decides what may be kept,
 //! `flight` lets requests of one isolate share a fill, `purge` changes
 //! generations, `adopted` knows other services' values, `l1` keeps entries in the isolate,
-//! `http` judges by the origin's headers. Nothing here sends anything or reads a clock.
+//! `http` judges by the origin's headers, `early` elects who refreshes. Nothing here sends anything or reads a clock.
 
 pub mod adopted;
+pub mod early;
 pub mod entry;
 pub mod flight;
 pub mod http;

@@ -41,10 +41,14 @@ pub fn fetch(request: web_sys::Request, env: &JsValue, context: &JsValue) -> Pro
     let flow: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
         let plain = convert::from_js(&request);
         let ports = EdgePorts::new(&isolate, plain.base.clone());
-        let Answer { response, deferred } = handle(&isolate.gateway, &ports, plain, request).await;
+        let Answer {
+            response,
+            deferred,
+            under_way,
+        } = handle(&isolate.gateway, &ports, plain, request).await;
         // A visitor who left does not wait for the answer; the work goes on.
         turn.settle(&convert::to_js(response));
-        crate::deferred::run(&isolate.gateway, &ports, deferred).await;
+        crate::deferred::finish(&isolate.gateway, &ports, deferred, under_way).await;
         ports.probe().await;
         turn.end();
     });

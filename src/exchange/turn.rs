@@ -251,6 +251,7 @@ impl<P: Ports> Turn<'_, '_, P> {
         };
         (visit.gateway.flights.borrow_mut()).learn(
             self.exchange.wanted.route,
+            &self.exchange.wanted.lookup.key,
             visit.now_ms().saturating_sub(span.asked_ms),
         );
         draft.body = bytes.into();

@@ -254,6 +254,40 @@ pub struct CacheRule {
     /// `credentials = "forward"`: Cookie and Authorization go to the origin, and
     /// nothing that had either is stored.
     pub forward_credentials: bool,
+    pub warm: Option<Warm>,
+    /// How long a request waits for the origin before it gets a stale entry; `None`: not at
+    /// all.
+    pub patience_ms: Option<u64>,
+}
+
+/// Which entries the cron keeps fresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warm {
+    /// Below `ttl_ms`.
+    pub every_ms: u64,
+    /// Values of placeholders and of listed parameters, in the policy's order.
+    pub values: Vec<(String, Vec<String>)>,
+    /// So many of the most asked ones of the last hour.
+    pub top: usize,
+}
+
+impl Warm {
+    /// Every combination of the values; a single empty one without any.
+    pub fn combinations(&self) -> Vec<Vec<(&str, &str)>> {
+        let mut all = vec![Vec::new()];
+        for (name, values) in &self.values {
+            let mut longer = Vec::with_capacity(all.len() * values.len());
+            for begun in &all {
+                for value in values {
+                    let mut one = begun.clone();
+                    one.push((name.as_str(), value.as_str()));
+                    longer.push(one);
+                }
+            }
+            all = longer;
+        }
+        all
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -283,9 +283,13 @@ impl Isolate {
         let (task, handle) = abortable(async move {
             let _guard = guard;
             let request = request(&ask);
-            let Answer { response, deferred } = handle(&gateway, &ports, request, ask).await;
+            let Answer {
+                response,
+                deferred,
+                under_way,
+            } = handle(&gateway, &ports, request, ask).await;
             answer_to.fill(ports.served(response, begun_us));
-            deferred::run(&gateway, &ports, deferred).await;
+            deferred::finish(&gateway, &ports, deferred, under_way).await;
         });
         self.tasks.borrow_mut().push(handle);
         world.sim.spawn(async move {

@@ -8,9 +8,9 @@ use super::super::node::Value;
 use super::super::template::Scope;
 use super::super::types::{CacheRule, Piece, PurgeRule, QueryParameter, Template};
 use super::route::Matched;
-use super::unbuilt;
+use super::{unbuilt, warm};
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "key",
     "query",
     "ttl",
@@ -23,6 +23,7 @@ const FIELDS: [&str; 13] = [
     "mode",
     "scope",
     "warm",
+    "patience",
     "format",
 ];
 
@@ -64,6 +65,8 @@ pub fn rule(
     let negative_ms = table
         .get("negative")
         .map(|field| field.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults));
+    let warmed = warm::rule(&table, ttl_ms, matched, query.as_deref(), faults);
+    let patience_ms = warm::patience(&table, stale_ms, faults);
     let max_bytes = max_bytes(&table, faults);
     let forward = table
         .get("credentials")
@@ -76,7 +79,7 @@ pub fn rule(
     let key = table
         .need("key", "name the entry: key = \"books:{id}\"", faults)
         .and_then(|field| key(&field, matched, query.as_deref(), &scope, faults));
-    Some(CacheRule {
+    let rule = CacheRule {
         key: key?,
         ttl_ms: ttl_ms?,
         stale_ms: stale_ms?,
@@ -93,7 +96,11 @@ pub fn rule(
             Some(forward) => forward?,
             None => false,
         },
-    })
+        warm: warmed?,
+        patience_ms: patience_ms?,
+    };
+    warm::check(&table, matched, &rule, faults);
+    Some(rule)
 }
 
 /// The rule of `mode = "http"`: most is the origin's to say.
@@ -102,7 +109,16 @@ fn of_origin(
     matched: Option<&Matched>,
     faults: &mut Faults,
 ) -> Option<CacheRule> {
-    for name in ["key", "query", "ttl", "l1", "negative", "credentials"] {
+    for name in [
+        "key",
+        "query",
+        "ttl",
+        "l1",
+        "negative",
+        "credentials",
+        "warm",
+        "patience",
+    ] {
         if let Some(field) = table.get(name) {
             let message = format!("`{name}` has no meaning with `mode = \"http\"`");
             field.fault_at_name(faults, message, "remove it: the origin's headers decide");
@@ -128,6 +144,8 @@ fn of_origin(
         query: Vec::new(),
         by_origin: true,
         forward_credentials: false,
+        warm: None,
+        patience_ms: None,
     })
 }
 
