@@ -15,7 +15,7 @@ use futures_util::future::select;
 use crate::cache::flight::{Flight, FlightCell};
 use crate::cache::{Entry, early};
 use crate::deferred::{self, Deferred};
-use crate::fill::{self, FIRST_PAUSE_MS, Fill, Refreshed, Wanted, next_pause_ms};
+use crate::fill::{self, FIRST_PAUSE_MS, Fill, Refreshed, Wanted, next_look_ms};
 use crate::headers::CacheStatus;
 use crate::ports::{Clock, Ports, Random};
 use crate::visit::Visit;
@@ -138,6 +138,6 @@ async fn follow<P: Ports>(
             _ => return None,
         }
         visit.sleep(pause_ms).await;
-        pause_ms = next_pause_ms(pause_ms);
+        pause_ms = next_look_ms(pause_ms);
     }
 }

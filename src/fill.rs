@@ -25,9 +25,12 @@ use crate::visit::Visit;
 const LOCK_MS: u64 = 3_000;
 /// Three renewals may be lost before the lock is.
 const RENEW_MS: u64 = 750;
-/// First pause of a follower; each is half as long again, up to the last one.
+/// First pause of a follower; each is a quarter longer than the one before, up to the last
+/// one: so whoever waits is late by a quarter of what he waited for at most.
 pub const FIRST_PAUSE_MS: u64 = 4;
 const LAST_PAUSE_MS: u64 = 50;
+/// Looking at a cell of this isolate costs no trip.
+const LAST_LOOK_MS: u64 = 20;
 /// What a follower that gave up waiting has for the origin at least.
 const LEAST_FETCH_MS: u64 = 1_000;
 
@@ -369,7 +372,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             self.visit.sleep(pause_ms).await;
-            pause_ms = next_pause_ms(pause_ms);
+            pause_ms = next_look_ms(pause_ms);
             let outcome = cell.borrow().clone();
             match outcome {
                 Flight::Done(entry) => return Filled::Entry(entry, CacheStatus::Collapsed),
@@ -665,5 +668,10 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
 }
 
 pub fn next_pause_ms(pause_ms: u64) -> u64 {
-    (pause_ms + pause_ms / 2).min(LAST_PAUSE_MS)
+    (pause_ms + pause_ms / 4).min(LAST_PAUSE_MS)
+}
+
+/// The same between looks at a request of this isolate.
+pub fn next_look_ms(pause_ms: u64) -> u64 {
+    next_pause_ms(pause_ms).min(LAST_LOOK_MS)
 }

@@ -341,6 +341,17 @@ fn explain_cache(
             ),
         },
     );
+    if let Some(patience_ms) = rule.patience_ms {
+        let patience = show_ms(patience_ms);
+        out.add(
+            "",
+            format!("patience: {patience} for the origin, and then the stale one"),
+        );
+    }
+    if let Some(warm) = &rule.warm {
+        let every = show_ms(warm.every_ms);
+        out.add("", format!("warm: {}, every {every}", warmed(warm)));
+    }
     let size = u64::try_from(rule.max_bytes).unwrap_or(u64::MAX);
     out.add("", format!("bodies up to {}", show_bytes(size)));
     let kept = selected.query_string();
@@ -363,6 +374,19 @@ fn explain_cache(
             false => "fetched without Cookie and Authorization, and served to everybody",
         },
     );
+}
+
+/// Which entries are kept warm.
+fn warmed(warm: &Warm) -> String {
+    let named = |(name, values): &(String, Vec<String>)| format!("{name} {}", values.join(", "));
+    let mut which: Vec<String> = warm.values.iter().map(named).collect();
+    if warm.top > 0 {
+        which.push(format!("the {} most asked of the last hour", warm.top));
+    }
+    match which.is_empty() {
+        true => "the only entry".to_owned(),
+        false => which.join("; "),
+    }
 }
 
 /// Whether a pair of the request's query is one that is kept.

@@ -272,8 +272,11 @@ pub struct Warm {
 }
 
 impl Warm {
-    /// Every combination of the values; a single empty one without any.
+    /// Every combination of the values; without any a single empty one, or none beside `top`.
     pub fn combinations(&self) -> Vec<Vec<(&str, &str)>> {
+        if self.values.is_empty() && self.top > 0 {
+            return Vec::new();
+        }
         let mut all = vec![Vec::new()];
         for (name, values) in &self.values {
             let mut longer = Vec::with_capacity(all.len() * values.len());

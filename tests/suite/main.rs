@@ -7,6 +7,7 @@
     clippy::unwrap_used
 )]
 
+mod bounded;
 mod cache_flight;
 mod cache_foreign;
 mod cache_l1;
@@ -17,6 +18,7 @@ mod concurrency;
 mod config;
 mod controls;
 mod controls_bounds;
+mod early;
 mod exchange;
 mod failure;
 mod fill_answer;
@@ -33,6 +35,7 @@ mod gateway_lists;
 mod gateway_retry;
 mod gateway_stores;
 mod headers;
+mod hit_rate;
 mod http_cache;
 mod identity;
 mod jobs;
@@ -47,6 +50,7 @@ mod limit_lease;
 mod limit_peer;
 mod limit_shards;
 mod names;
+mod patience;
 mod penalty;
 mod policy;
 mod purge;
@@ -58,5 +62,6 @@ mod redis_outage;
 mod redis_rest;
 mod refused;
 mod sim;
+mod warm;
 mod world;
 mod write;

@@ -14,6 +14,7 @@ mod route;
 mod subject;
 mod text;
 mod unbuilt;
+mod warm;
 
 use std::hash::{BuildHasher, RandomState};
 

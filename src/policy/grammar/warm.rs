@@ -49,11 +49,9 @@ pub fn rule(
             return None;
         }
     }
-    let keys = (values.iter()).fold(1, |keys: usize, (_, values)| {
-        keys.saturating_mul(values.len())
-    });
-    if keys.saturating_add(top) > MAX_WARM_KEYS {
-        let message = format!("`warm` is for {} entries", keys.saturating_add(top));
+    let keys = entries(&values, top);
+    if keys > MAX_WARM_KEYS {
+        let message = format!("`warm` is for {keys} entries");
         let help = format!("at most {MAX_WARM_KEYS} of one route are possible");
         field.fault(faults, message, help);
         return None;
@@ -63,6 +61,17 @@ pub fn rule(
         values,
         top,
     }))
+}
+
+/// How many entries these are.
+fn entries(values: &[(String, Vec<String>)], top: usize) -> usize {
+    let combinations = values.iter().fold(1, |product: usize, (_, values)| {
+        product.saturating_mul(values.len())
+    });
+    match values.is_empty() && top > 0 {
+        true => top,
+        false => combinations.saturating_add(top),
+    }
 }
 
 fn every(field: &Field<'_>, ttl_ms: Option<u64>, faults: &mut Faults) -> Option<u64> {
@@ -175,9 +184,6 @@ pub fn check(table: &Table<'_>, matched: Option<&Matched>, rule: &CacheRule, fau
     let (Some(matched), Some(warm), Some(field)) = (matched, &rule.warm, table.get("warm")) else {
         return;
     };
-    if warm.values.is_empty() && warm.top > 0 {
-        return;
-    }
     for combination in warm.combinations() {
         let (path, query) = request(&matched.path, &combination);
         let selected = rule.select(Some(&query));
@@ -224,18 +230,17 @@ pub fn request(path: &PathTemplate, combination: &[(&str, &str)]) -> (PathValues
 
 /// All routes together are for no more entries than a run can look at.
 pub fn total(drafts: &[Draft<'_>], faults: &mut Faults) {
-    let mut entries = 0;
+    let mut sum = 0;
     for draft in drafts {
         let Some(warm) = draft.cache.as_ref().and_then(|rule| rule.warm.as_ref()) else {
             continue;
         };
-        let keys: usize = warm.values.iter().map(|(_, values)| values.len()).product();
-        entries += keys + warm.top;
+        sum += entries(&warm.values, warm.top);
         let field = draft.cache_field.as_ref();
-        if entries > MAX_WARM_TOTAL
+        if sum > MAX_WARM_TOTAL
             && let Some(field) = field.and_then(|field| field.child("warm"))
         {
-            let message = format!("`warm` of all routes up to here is for {entries} entries");
+            let message = format!("`warm` of all routes up to here is for {sum} entries");
             let help = format!("at most {MAX_WARM_TOTAL} are possible");
             field.fault(faults, message, help);
             return;

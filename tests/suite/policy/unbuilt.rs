@@ -21,11 +21,7 @@ fn what_is_not_built_yet_says_so() {
             NOT_BUILT,
         );
     }
-    for (field, value) in [
-        ("warm", "{ every = \"30s\", values = { id = [\"1\"] } }"),
-        ("scope", "\"user\""),
-        ("format", "\"packed\""),
-    ] {
+    for (field, value) in [("scope", "\"user\""), ("format", "\"packed\"")] {
         in_cache(
             &format!("§{field} = {value}"),
             &format!("/{field}"),
@@ -71,18 +67,6 @@ fn what_is_not_built_yet_has_its_shape_all_the_same() {
         "§view = { story = §1 }",
         "/view/story",
         "/view",
-        "is a number, not text",
-    );
-    twice(
-        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { every = §\"x\" } }",
-        "/cache/warm/every",
-        "/cache/warm",
-        "no duration",
-    );
-    twice(
-        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { values = { id = [§1] } } }",
-        "/cache/warm/values/id/0",
-        "/cache/warm",
         "is a number, not text",
     );
 }

@@ -157,6 +157,10 @@ impl FakeRedis {
                 let gone = names.iter().filter(|key| keys.remove(**key).is_some());
                 Reply::Int(gone.count() as i64)
             }
+            ["EXISTS", names @ ..] if !names.is_empty() => {
+                let there = names.iter().filter(|key| keys.contains_key(**key));
+                Reply::Int(there.count() as i64)
+            }
             ["PEXPIRE", key, ttl_ms] => match (keys.get_mut(*key), ttl_ms.parse::<u64>()) {
                 (_, Err(_)) => not_a_number(),
                 (None, _) => Reply::Int(0),
