@@ -17,6 +17,7 @@ import { ensureRedis } from "../dev/setup/redis.mjs";
 const RESULTS = path.join(path.dirname(fileURLToPath(import.meta.url)), "results");
 const BENCHES = {
   accuracy: "./accuracy/bench.mjs",
+  cache: "./cache/bench.mjs",
   conformance: "./conformance/bench.mjs",
   listings: "./listings.mjs",
   peers: "./peers/bench.mjs",

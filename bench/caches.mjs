@@ -1,16 +1,16 @@
-// The caches that are measured: the built Worker in `http` mode, and nginx and varnish where Debian's packages are installed.
+// The caches that are measured: the built Worker, and nginx and varnish where Debian's packages are installed.
 //
-// Each is `{ name, url, stop() }` in front of the suite's origin, on loopback, with nothing stored.
+// Each is `{ name, urls, stop() }` in front of an origin, on loopback, with nothing stored.
 
 import { spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
-import { ask, find } from "../../dev/setup/exec.mjs";
-import { startEndpointProcess } from "../../dev/redis/process.mjs";
-import { startRedisServer } from "../../dev/redis/server.mjs";
-import { startWorker } from "../../dev/worker.mjs";
+import { ask, find } from "../dev/setup/exec.mjs";
+import { startEndpointProcess } from "../dev/redis/process.mjs";
+import { startRedisServer } from "../dev/redis/server.mjs";
+import { startWorker } from "../dev/worker.mjs";
 
 const START_MS = 60_000;
 
@@ -55,23 +55,20 @@ export function started(command, args, options = {}) {
   };
 }
 
-export async function edgeweir(origin) {
+/** The Worker with `policy`, in so many workerd processes on one Redis. */
+export async function edgeweir(origin, { name = "Edgeweir", policy, processes = 1 }) {
   const server = await startRedisServer();
   const endpoint = await startEndpointProcess({ redisPort: server.port, token: "bench" });
-  const policy = {
-    // A hundred cases run at once: what a busy machine does to Redis' time is no verdict on the cache.
-    defaults: { limit: [], timeout: { redis: "5s" } },
-    route: [{ name: "pages", match: "GET /test/{rest...}", cache: { mode: "http" } }],
-  };
-  const worker = await startWorker({
-    bindings: { UPSTASH_REDIS_REST_URL: endpoint.url, UPSTASH_REDIS_REST_TOKEN: "bench", ORIGIN_URL: origin, POLICY: JSON.stringify(policy) },
-    onLine: () => {}, // the suite breaks connections on purpose
-  });
+  const bindings = { UPSTASH_REDIS_REST_URL: endpoint.url, UPSTASH_REDIS_REST_TOKEN: "bench", ORIGIN_URL: origin, POLICY: JSON.stringify(policy) };
+  const workers = [];
+  while (workers.length < processes) {
+    workers.push(await startWorker({ bindings, onLine: () => {} })); // connections are broken on purpose
+  }
   return {
-    name: "Edgeweir, mode = \"http\"",
-    url: worker.url,
+    name,
+    urls: workers.map(({ url }) => url),
     async stop() {
-      await worker.stop();
+      for (const worker of workers) await worker.stop();
       await endpoint.close();
       await server.stop();
     },
@@ -85,17 +82,18 @@ function folderOf(name) {
   return folder;
 }
 
-/** `null`: it is not installed. */
-export async function nginx(origin) {
+/** With further directives of its location, in so many processes; `null`: it is not installed. */
+export async function nginx(origin, { suffix = "", directives = [], processes = 1 }) {
   const command = find("nginx") ?? ["/usr/sbin/nginx"].find((file) => existsSync(file));
   if (!command) return null;
   const folder = folderOf("nginx");
   const port = await freePort();
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join("\n  ");
   writeFileSync(path.join(folder, "nginx.conf"), `daemon off;
+worker_processes ${processes};
 pid ${folder}/pid;
 error_log ${folder}/error.log;
-events {}
+events { worker_connections 2048; }
 http {
   access_log off;
   ${temporary}
@@ -106,7 +104,7 @@ http {
       proxy_pass ${origin};
       proxy_http_version 1.1;
       proxy_cache all;
-      proxy_cache_revalidate on;
+      ${directives.map((directive) => `${directive};`).join("\n      ")}
     }
   }
 }
@@ -114,11 +112,11 @@ http {
   const child = started(command, ["-p", folder, "-c", path.join(folder, "nginx.conf")], { stdio: "ignore" });
   await listening(port, child.child);
   const version = /nginx\/(\S+)/.exec((await ask("sh", ["-c", `"${command}" -v 2>&1`])) ?? "")?.[1] ?? "";
-  return { name: `nginx ${version}`.trim(), url: `http://127.0.0.1:${port}`, stop: () => child.stop().then(() => rmSync(folder, { recursive: true, force: true })) };
+  return { name: `nginx ${version}`.trim() + suffix, urls: [`http://127.0.0.1:${port}`], stop: () => child.stop().then(() => rmSync(folder, { recursive: true, force: true })) };
 }
 
-/** The same. */
-export async function varnish(origin) {
+/** The same, with further parameters. */
+export async function varnish(origin, { parameters = [] }) {
   const command = find("varnishd") ?? ["/usr/sbin/varnishd"].find((file) => existsSync(file));
   if (!command) return null;
   const folder = folderOf("varnish");
@@ -126,8 +124,8 @@ export async function varnish(origin) {
   const { hostname, port: originPort } = new URL(origin);
   const vcl = path.join(folder, "default.vcl");
   writeFileSync(vcl, `vcl 4.1;\nbackend default { .host = "${hostname}"; .port = "${originPort}"; }\n`);
-  const child = started(command, ["-F", "-n", folder, "-a", `127.0.0.1:${port}`, "-f", vcl, "-s", "malloc,64m", "-p", "default_ttl=0", "-p", "default_grace=0", "-p", "default_keep=3600"], { stdio: "ignore" });
+  const child = started(command, ["-F", "-n", folder, "-a", `127.0.0.1:${port}`, "-f", vcl, "-s", "malloc,64m", ...parameters.flatMap((parameter) => ["-p", parameter])], { stdio: "ignore" });
   await listening(port, child.child);
   const version = /varnish-([\d.]+)/.exec((await ask("sh", ["-c", `"${command}" -V 2>&1`])) ?? "")?.[1] ?? "";
-  return { name: `varnish ${version}`.trim(), url: `http://127.0.0.1:${port}`, stop: () => child.stop().then(() => rmSync(folder, { recursive: true, force: true })) };
+  return { name: `varnish ${version}`.trim(), urls: [`http://127.0.0.1:${port}`], stop: () => child.stop().then(() => rmSync(folder, { recursive: true, force: true })) };
 }
