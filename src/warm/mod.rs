@@ -59,12 +59,13 @@ pub enum Which {
 
 /// Routes with `warm`, by their places.
 pub fn routes(policy: &Policy) -> Vec<usize> {
-    let routes = policy.routes.iter().enumerate();
-    let warm = routes.filter(|(_, route)| {
-        let rule = route.cache.as_ref();
-        rule.is_some_and(|rule| rule.warm.is_some())
-    });
-    warm.map(|(at, _)| at).collect()
+    let mut warm = Vec::new();
+    for (at, route) in policy.routes.iter().enumerate() {
+        if route.cache.as_ref().is_some_and(|rule| rule.warm.is_some()) {
+            warm.push(at);
+        }
+    }
+    warm
 }
 
 /// The cron's job.
@@ -82,9 +83,12 @@ pub async fn pass<P: Ports>(run: &Run<'_, P>, routes: &[usize], which: Which) ->
     let mut cursor = CURSOR.to_owned();
     if which == Which::All {
         // Where a pass through these routes stopped says nothing of others.
-        let names = routes.iter().filter_map(|at| policy.routes.get(*at));
-        let names: Vec<&str> = names.map(|route| route.name.as_str()).collect();
-        cursor = format!("{OWN_CURSOR}{}", hash(names.join(",").as_bytes()));
+        let mut names = String::new();
+        for route in routes.iter().filter_map(|at| policy.routes.get(*at)) {
+            names.push_str(&route.name);
+            names.push(',');
+        }
+        cursor = format!("{OWN_CURSOR}{}", hash(names.as_bytes()));
     }
     let cursor = cursor.as_str();
     let mut batch = top::read_all(policy, routes, ports.now_ms());
@@ -97,9 +101,10 @@ pub async fn pass<P: Ports>(run: &Run<'_, P>, routes: &[usize], which: Which) ->
         let at = wanted.iter().position(|wanted| wanted.lookup.key == last)?;
         Some(at + 1)
     });
-    match which {
-        Which::Due => wanted.rotate_left(behind.unwrap_or(0)),
-        Which::All => drop(wanted.drain(..behind.unwrap_or(0))),
+    let mut before = std::mem::take(&mut wanted);
+    wanted = before.split_off(behind.unwrap_or(0));
+    if which == Which::Due {
+        wanted.append(&mut before);
     }
     let mut done = Done::default();
     let mut looked_at = 0;
@@ -152,7 +157,7 @@ async fn trip<P: Ports>(
 /// All entries of these routes, none twice.
 fn candidates(gateway: &Gateway, routes: &[usize], counts: &[Reply]) -> Vec<Wanted> {
     let policy = &gateway.policy;
-    let mut counts = counts.iter();
+    let mut counts = counts;
     let mut all: Vec<Wanted> = Vec::new();
     for index in routes {
         let Some(route) = policy.routes.get(*index) else {
@@ -161,23 +166,27 @@ fn candidates(gateway: &Gateway, routes: &[usize], counts: &[Reply]) -> Vec<Want
         let Some(warm) = route.cache.as_ref().and_then(|rule| rule.warm.as_ref()) else {
             continue;
         };
-        let asked = top::replies(route);
-        let counts = counts.by_ref().take(asked).cloned().collect::<Vec<_>>();
+        let (of_route, rest) = counts
+            .split_at_checked(top::replies(route))
+            .unwrap_or_default();
+        counts = rest;
         if is_off(gateway, Some(route), Switch::NotificationCache) {
             continue;
         }
-        let begin = all.len();
-        let listed = warm.combinations();
-        let listed = listed.iter().filter_map(|combination| {
-            let (values, query) = warm_request(&route.path, combination);
-            listing::wanted(policy, *index, &values, Some(&query))
-        });
-        for wanted in listed.chain(top::judge(policy, *index, &counts)) {
-            let mut known = all.iter().skip(begin);
-            if known.all(|known| known.lookup.key != wanted.lookup.key) {
-                all.push(wanted);
+        let mut these = Vec::new();
+        for combination in warm.combinations() {
+            let (values, query) = warm_request(&route.path, &combination);
+            these.extend(listing::wanted(policy, *index, &values, Some(&query)));
+        }
+        for wanted in top::judge(policy, *index, of_route) {
+            if these
+                .iter()
+                .all(|known| known.lookup.key != wanted.lookup.key)
+            {
+                these.push(wanted);
             }
         }
+        all.append(&mut these);
     }
     all
 }
@@ -206,38 +215,41 @@ async fn due<P: Ports>(
     let batch = Batch::pipeline(vec![Command::new("MGET").args(keys)]);
     let replies = trip(gateway, ports, Store::Cache, &batch).await?;
     let mut values = replies.first()?.as_list()?.iter();
-    let mut seen: Vec<(&Wanted, Vec<Option<String>>, Option<Meta>)> = Vec::new();
+    let mut all = Vec::with_capacity(some.len());
+    let mut bodies = Vec::new();
     for wanted in some {
         let meta = values.next().and_then(Reply::as_bytes);
-        let tags = wanted.lookup.tags.len() + 1;
-        let generations: Vec<Option<String>> = (values.by_ref().take(tags))
-            .map(|value| value.as_str().map(str::to_owned))
-            .collect();
+        let mut generations = Vec::new();
+        for _ in 0..=wanted.lookup.tags.len() {
+            let generation = values.next().and_then(Reply::as_str);
+            generations.push(generation.map(str::to_owned));
+        }
         let meta = meta.and_then(Meta::read).filter(Meta::is_possible);
         let meta = meta.filter(|meta| current(&meta.generations, &generations));
-        seen.push((wanted, generations, meta));
+        if meta
+            .as_ref()
+            .is_some_and(|meta| meta.origin == Origin::Edge)
+        {
+            bodies.push(wanted.lookup.key.as_str());
+        }
+        all.push((wanted, generations, meta));
     }
-    let has_body =
-        |meta: &Option<Meta>| (meta.as_ref()).is_some_and(|meta| meta.origin == Origin::Edge);
-    let bodies: Vec<&str> = (seen.iter())
-        .filter(|(_, _, meta)| has_body(meta))
-        .map(|(wanted, ..)| wanted.lookup.key.as_str())
-        .collect();
     let gone = gone(gateway, ports, &bodies).await?;
     let now_ms = ports.now_ms();
-    let due = seen.into_iter().filter_map(|(wanted, generations, meta)| {
-        let key = wanted.lookup.key.as_str();
-        let meta = meta.filter(|_| !gone.contains(&key));
+    let mut due = Vec::new();
+    for (wanted, generations, meta) in all {
+        let meta = meta.filter(|_| !gone.contains(&wanted.lookup.key.as_str()));
         let rule = gateway.policy.routes.get(wanted.route)?.cache.as_ref()?;
-        let is_due =
-            which == Which::All || meta.as_ref().is_none_or(|meta| is_due(meta, rule, now_ms));
-        is_due.then(|| Due {
-            wanted: wanted.clone(),
-            generations,
-            fresh_until_ms: meta.map(|meta| meta.fresh_until),
-        })
-    });
-    Some(due.collect())
+        let is_due = meta.as_ref().is_none_or(|meta| is_due(meta, rule, now_ms));
+        if is_due || which == Which::All {
+            due.push(Due {
+                wanted: wanted.clone(),
+                generations,
+                fresh_until_ms: meta.map(|meta| meta.fresh_until),
+            });
+        }
+    }
+    Some(due)
 }
 
 /// Which of these keys are not there.
@@ -255,12 +267,18 @@ async fn gone<'k, P: Ports>(
     if usize::try_from(there) == Ok(keys.len()) {
         return Some(Vec::new());
     }
-    let each = keys.iter().map(|key| Command::new("EXISTS").arg(*key));
-    let batch = Batch::pipeline(each.collect());
+    let mut batch = Batch::default();
+    for key in keys {
+        batch.commands.push(Command::new("EXISTS").arg(*key));
+    }
     let replies = trip(gateway, ports, Store::Cache, &batch).await?;
-    let pairs = keys.iter().zip(replies);
-    let gone = pairs.filter(|(_, reply)| reply.as_int() == Some(0));
-    Some(gone.map(|(key, _)| *key).collect())
+    let mut gone = Vec::new();
+    for (key, reply) in keys.iter().zip(&replies) {
+        if reply.as_int() == Some(0) {
+            gone.push(*key);
+        }
+    }
+    Some(gone)
 }
 
 /// Whether its time has come, or its end would come before the next run is done.

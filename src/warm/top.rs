@@ -10,7 +10,7 @@ use crate::fill::Wanted;
 use crate::listing;
 use crate::policy::{Policy, Route};
 use crate::ports::{Clock, Ports, Store};
-use crate::redis::{Batch, Command, Reply};
+use crate::redis::{Batch, Reply};
 use crate::refused::{self, Refused};
 use crate::visit::Visit;
 
@@ -82,13 +82,6 @@ pub fn replies(route: &Route) -> usize {
     }
 }
 
-/// Reads the counts of a route.
-fn read(route: &Route, now_ms: u64) -> Vec<Command> {
-    let newest = now_ms / SLOT_MS;
-    let slots = (0..replies(route)).map(|back| newest.saturating_sub(back as u64));
-    slots.map(|slot| refused::read(&key(route, slot))).collect()
-}
-
 /// What a route was asked for most, from the replies to that.
 pub fn judge(policy: &Policy, index: usize, replies: &[Reply]) -> Vec<Wanted> {
     let most = policy.routes.get(index).map_or(0, most);
@@ -123,6 +116,13 @@ fn key(route: &Route, slot: u64) -> String {
 
 /// The reading of all these routes, in their order.
 pub fn read_all(policy: &Policy, routes: &[usize], now_ms: u64) -> Batch {
-    let routes = routes.iter().filter_map(|at| policy.routes.get(*at));
-    Batch::pipeline(routes.flat_map(|route| read(route, now_ms)).collect())
+    let mut batch = Batch::default();
+    for route in routes.iter().filter_map(|at| policy.routes.get(*at)) {
+        let newest = now_ms / SLOT_MS;
+        for back in 0..replies(route) as u64 {
+            let key = key(route, newest.saturating_sub(back));
+            batch.commands.push(refused::read(&key));
+        }
+    }
+    batch
 }

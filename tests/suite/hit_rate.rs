@@ -31,6 +31,8 @@ const PARENTS: [&str; 11] = [
     "arts",
     "spirituality",
 ];
+const HOURS: u64 = 1;
+const WRITES: u64 = 12;
 const USERS: u64 = 100;
 const PER_SECOND: u64 = 20;
 const TERMS: usize = 100;
@@ -127,9 +129,9 @@ fn origin(world: &World, seed: u64) {
     });
 }
 
-/// Some hours with so many writes in each: the hit rate in percent, and what was asked of
+/// With so many writes an hour: the hit rate in percent, and what was asked of
 /// the origin for each request.
-fn live(seed: u64, hours: u64, writes: u64, has_cron: bool) -> (f64, f64) {
+fn live(seed: u64, writes: u64) -> (f64, f64) {
     let world = World::new(seed);
     origin(&world, seed);
     let policy = || Policy::from_json(BUILT_IN, &Overrides::default()).unwrap();
@@ -143,8 +145,8 @@ fn live(seed: u64, hours: u64, writes: u64, has_cron: bool) -> (f64, f64) {
     let begun_ms = world.now_ms();
     let count: Rc<RefCell<Count>> = Rc::default();
     let (mut cron_ms, mut write_ms) = (begun_ms, begun_ms);
-    while world.now_ms() < begun_ms + hours * HOUR_MS {
-        if has_cron && world.now_ms() >= cron_ms {
+    while world.now_ms() < begun_ms + HOURS * HOUR_MS {
+        if world.now_ms() >= cron_ms {
             rng.pick(&isolates).cron();
             cron_ms += PERIOD_MS;
             // Nobody looks at these here, and they are many.
@@ -180,17 +182,18 @@ fn live(seed: u64, hours: u64, writes: u64, has_cron: bool) -> (f64, f64) {
     )
 }
 
+/// `EDGEWEIR_WRITES` is for another number of writes an hour, of which only the figure is
+/// told: at 60 each search lives for a minute.
 #[test]
 fn at_least_95_of_100_requests_of_the_plans_mix_are_hits() {
     let seed = first_seed();
-    for (hours, writes, has_cron) in [(2, 12, true), (1, 12, false), (1, 60, true)] {
-        let (hits, fetches) = live(seed, hours, writes, has_cron);
-        println!(
-            "seed {seed}: {hours} h of {PER_SECOND} requests a second and {writes} writes an hour, cron {has_cron}: \
-             {hits:.2} % hits, {fetches:.4} origin requests each"
-        );
-        if writes == 12 && has_cron {
-            assert!(hits >= 95.0, "seed {seed}: {hits:.2} %");
-        }
-    }
+    let writes = std::env::var("EDGEWEIR_WRITES").ok();
+    let given = writes.map(|writes| writes.parse().expect("EDGEWEIR_WRITES is a number"));
+    let writes = given.unwrap_or(WRITES);
+    let (hits, fetches) = live(seed, writes);
+    println!(
+        "seed {seed}: {HOURS} h of {PER_SECOND} requests a second and {writes} writes an hour: \
+         {hits:.2} % hits, {fetches:.4} origin requests each"
+    );
+    assert!(hits >= 95.0 || given.is_some(), "seed {seed}: {hits:.2} %");
 }
