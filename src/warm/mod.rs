@@ -14,6 +14,7 @@ use crate::cache::lookup::current;
 use crate::deferred;
 use crate::fill::{self, Filled, Refreshed, Wanted};
 use crate::gateway::Gateway;
+use crate::headers::CacheStatus;
 use crate::http::Body;
 use crate::jobs::{PERIOD_MS, Run};
 use crate::listing;
@@ -359,7 +360,12 @@ async fn fetch_one<P: Ports>(run: &Run<'_, P>, due: Due) -> Outcome {
         None => match fill::fill(&visit, wanted, due.generations).await {
             Filled::Entry(..) => Outcome::NotOurs,
             Filled::Own(response, status) => {
-                let is_failing = fill::is_failing(response.status);
+                // Without Redis nothing is kept of what the origin is asked for.
+                let without_redis = CacheStatus::Miss {
+                    stored: false,
+                    why: Some("redis"),
+                };
+                let is_failing = fill::is_failing(response.status) || status == without_redis;
                 if let Body::Upstream(body) = response.body {
                     ports.discard(body);
                 }

@@ -8,10 +8,11 @@ use std::rc::Rc;
 use edgeweir::config::Secret;
 use edgeweir::gateway::Settings;
 use edgeweir::jobs::PERIOD_MS;
-use edgeweir::policy::Policy;
+use edgeweir::policy::{Policy, Switch};
+use edgeweir::redis::RedisErrorKind;
 use serde_json::{Value, json};
 
-use super::sim::first_seed;
+use super::sim::{Fault, Passage, first_seed};
 use super::world::{Ask, Isolate, Says, World, policy};
 
 const MINUTE_MS: u64 = 60_000;
@@ -230,7 +231,58 @@ fn a_purge_wins_over_a_run() {
     }
 }
 
-/// Negative answers are kept warm as such, and a route that is switched off is not asked.
+/// A Redis that fails in a run ends it: nothing could be stored.
+#[test]
+fn a_redis_that_fails_ends_the_run() {
+    let world = World::new(12);
+    let isolate = isolate(&world, many(30, &json!({})));
+    // Locks and generations are written, and what was looked at was only read.
+    world.network(|batch| {
+        let is_write = |command: &edgeweir::redis::Command| {
+            let words = command.words();
+            words.first() == Some(&"SET".into()) && words.get(1) != Some(&"metrics:cron".into())
+        };
+        let fault = match batch.commands.iter().any(is_write) {
+            true => Fault::Before(RedisErrorKind::Timeout),
+            false => Fault::None,
+        };
+        Passage {
+            fault,
+            ..Passage::new(500, 500)
+        }
+    });
+    cron(&isolate);
+    assert_eq!(asked(&world), 4);
+}
+
+/// Where a switch turns the cache off there is nothing to keep warm.
+#[test]
+fn a_route_that_is_switched_off_is_not_fetched() {
+    let world = World::new(13);
+    let mut off = listing(
+        "off",
+        &json!({ "warm": { "every": "10m", "top": 5, "values": { "id": ["1"] } } }),
+    );
+    off["switch"] = json!("NOTIFICATION_CACHE_ENABLED");
+    let on = listing(
+        "on",
+        &json!({ "warm": { "every": "10m", "top": 5, "values": { "id": ["1"] } } }),
+    );
+    let settings = Settings {
+        switched_off: vec![Switch::NotificationCache],
+        ..Settings::default()
+    };
+    cron(&world.isolate_with(with(&[off, on]), settings));
+    let targets: Vec<String> = world
+        .asked
+        .borrow()
+        .iter()
+        .map(|asked| asked.target.clone())
+        .collect();
+    assert_eq!(targets, ["/on/1"]);
+}
+
+/// A negative answer is kept warm as one.
 #[test]
 fn a_negative_answer_is_stored_as_one() {
     let world = World::new(8);
