@@ -31,8 +31,21 @@ export async function slim({ script, wasm, named, env }) {
   const tool = (name) => path.join(path.dirname(env.WASM_OPT_BIN), name);
   await call(tool("wasm-metadce"), [wasm, ...FEATURES, `--graph-file=${graph}`, "-g", "-o", named]);
   rmSync(graph);
-  await call(env.WASM_OPT_BIN, [named, ...FEATURES, LOW_MEMORY, SMALL, NO_CSE, "-Oz", BY_NAME, "--strip-debug", "--strip-producers", "-o", wasm]);
+  await call(env.WASM_OPT_BIN, [named, ...FEATURES, LOW_MEMORY, SMALL, NO_CSE, "-Oz", "--converge", BY_NAME, "--strip-debug", "--strip-producers", "-o", wasm]);
+  numberHashes(script, wasm);
 }
+
+/** wasm-bindgen's names end in hashes, of which gzip can make nothing: numbers of the same length tell them apart as well. */
+function numberHashes(...files) {
+  const numbers = new Map();
+  for (const [hash] of readFileSync(files[0], "latin1").matchAll(HASH)) numbers.set(hash, numbers.get(hash) ?? numbers.size);
+  for (const file of files) {
+    const number = (hash) => (numbers.has(hash) ? String(numbers.get(hash)).padStart(hash.length, "0") : hash);
+    writeFileSync(file, readFileSync(file, "latin1").replace(HASH, number), "latin1");
+  }
+}
+
+const HASH = /(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])/g;
 
 /** In place of worker-build's class, of which workerd makes an instance for each request, and that within two proxies: the
  * same handlers as plain functions cost a request a twentieth less. */

@@ -3,8 +3,6 @@
 //! Bodies are JSON already, so the answer is written by joining bytes. A part
 //! that fails is `null` and named in Cache-Status.
 
-use std::rc::Rc;
-
 use crate::admission::is_off;
 use crate::ahead;
 use crate::together::all;
@@ -13,7 +11,7 @@ use crate::cache::entry::is_json;
 use crate::cache::{Entry, Found, Seen};
 use crate::fill::{Filled, Wanted, fill};
 use crate::headers::{CacheStatus, add_composed_status};
-use crate::http::{Body, Headers, Response};
+use crate::http::{Body, Bytes, Headers, Response};
 use crate::json::write_text;
 use crate::listing::{adopt, wanted};
 use crate::policy::{Part, PathValues, Policy, Switch};
@@ -60,7 +58,7 @@ pub fn pieces(policy: &Policy, parts: &[Part]) -> Vec<Piece> {
 
 /// What a part came to.
 struct Got {
-    body: Option<Rc<[u8]>>,
+    body: Option<Bytes>,
     status: CacheStatus,
     stored_ms: u64,
 }
@@ -169,7 +167,7 @@ async fn own_body<P: Ports>(
     visit: &Visit<'_, P>,
     wanted: &Wanted,
     response: Response<P::Body>,
-) -> Option<Rc<[u8]>> {
+) -> Option<Bytes> {
     if response.status != 200 {
         return None;
     }
@@ -179,7 +177,7 @@ async fn own_body<P: Ports>(
         .routes
         .get(wanted.route)
         .and_then(|route| route.cache.as_ref())?;
-    let body: Rc<[u8]> = match response.body {
+    let body: Bytes = match response.body {
         Body::Empty => return None,
         Body::Bytes(bytes) => bytes,
         Body::Upstream(body) => {
@@ -279,7 +277,7 @@ fn push_name(json: &mut Vec<u8>, name: &str) {
     json.push(b':');
 }
 
-fn push_body(json: &mut Vec<u8>, body: Option<&Rc<[u8]>>) {
+fn push_body(json: &mut Vec<u8>, body: Option<&Bytes>) {
     match body {
         Some(body) => json.extend_from_slice(body),
         None => json.extend_from_slice(b"null"),

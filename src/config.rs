@@ -81,16 +81,6 @@ impl fmt::Display for ConfigError {
 const MAX_URL_BYTES: usize = 2_048;
 const MAX_TOKEN_BYTES: usize = 4_096;
 
-const SWITCHES: [(&str, Switch); 4] = [
-    ("RATE_LIMIT_REDIS_ENABLED", Switch::RateLimitRedis),
-    ("VIEW_TRACKING_REDIS_ENABLED", Switch::ViewTrackingRedis),
-    ("NOTIFICATION_CACHE_ENABLED", Switch::NotificationCache),
-    (
-        "NOTIFICATION_RATE_LIMIT_ENABLED",
-        Switch::NotificationRateLimit,
-    ),
-];
-
 impl Config {
     /// Reads the variables through `get`; the first problem found is returned.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
@@ -162,7 +152,7 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
 
     fn switched_off(&self) -> Result<Vec<Switch>, ConfigError> {
         let mut off = Vec::new();
-        for (variable, switch) in SWITCHES {
+        for (variable, switch) in Switch::VARIABLES {
             if !self.switch(variable)? {
                 off.push(switch);
             }

@@ -32,9 +32,9 @@ pub fn timeout_ms(gateway: &Gateway) -> u64 {
     visitors_ms.max(DEFERRED_REDIS_TIMEOUT_MS)
 }
 
-/// Pauses before a purge is tried again. With five timeouts of a Redis that hangs, all
+/// Pauses before a purge is tried again, or the expiry of a new key. With five timeouts of a Redis that hangs, all
 /// are within the half minute that the platform lets work go on after an answer.
-pub const PURGE_RETRY_MS: [u64; 5] = [200, 1_000, 3_000, 5_000, 8_000];
+pub const RETRY_MS: [u64; 5] = [200, 1_000, 3_000, 5_000, 8_000];
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deferred {
@@ -89,7 +89,10 @@ pub async fn finish<P: Ports>(
 async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
     match work {
         Deferred::Send { store, batch } => {
-            send(ports, store, &batch, timeout_ms(gateway)).await;
+            let is_sent = send(ports, store, &batch, timeout_ms(gateway)).await;
+            if !is_sent && batch.insists {
+                persist(ports, store, |_| batch.clone()).await;
+            }
         }
         Deferred::EndFill {
             flight,
@@ -142,18 +145,10 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             limit::merge(&gateway.limits, ports, timeout_ms(gateway), shard).await;
         }
         Deferred::Purge { purge } => {
-            let mut is_done = false;
-            for pause_ms in PURGE_RETRY_MS {
-                ports.sleep(pause_ms).await;
-                // A new generation each time: the last one may have been set after
-                // all, and to set it again would bring back what a later purge ended.
-                let batch = purge.batch(ports.random()).insisting();
-                is_done = send(ports, Store::Cache, &batch, DEFERRED_REDIS_TIMEOUT_MS).await;
-                if is_done {
-                    break;
-                }
-            }
-            if !is_done {
+            // A new generation each time: the last one may have been set after
+            // all, and to set it again would bring back what a later purge ended.
+            let batch = |random| purge.batch(random).insisting();
+            if !persist(ports, Store::Cache, batch).await {
                 ports.log("a purge is given up: Redis never confirmed it");
             }
             gateway.unpurged.borrow_mut().end(&purge);
@@ -171,19 +166,31 @@ async fn is_current<P: Ports>(
     generations: &[String],
     timeout_ms: u64,
 ) -> bool {
-    let lookups = Lookups::new(vec![lookup.clone()]);
-    let batch = Batch::pipeline(vec![lookups.command()]);
+    let lookups = Lookups::one(lookup);
+    let batch = Batch::pipeline(lookups.commands());
     let replies = ports.pipeline(Store::Cache, &batch, timeout_ms);
     let Ok(replies) = replies.await else {
         return false;
     };
-    let seen = replies
-        .first()
-        .and_then(|reply| lookups.judge(reply, ports.now_ms())?.pop());
+    let seen = lookups
+        .judge(&replies, ports.now_ms())
+        .and_then(|mut seen| seen.pop());
     let Some(seen) = seen else { return false };
     !matches!(seen.found, Found::Foreign(_))
         && seen.generations.len() == generations.len()
         && (seen.generations.iter().zip(generations)).all(|(now, then)| now.as_ref() == Some(then))
+}
+
+/// Sends a batch, made anew each time, until Redis confirms it; whether it did.
+async fn persist<P: Ports>(ports: &P, store: Store, batch: impl Fn(u128) -> Batch) -> bool {
+    for pause_ms in RETRY_MS {
+        ports.sleep(pause_ms).await;
+        let batch = batch(ports.random());
+        if send(ports, store, &batch, DEFERRED_REDIS_TIMEOUT_MS).await {
+            return true;
+        }
+    }
+    false
 }
 
 async fn send<P: Ports>(ports: &P, store: Store, batch: &Batch, timeout_ms: u64) -> bool {

@@ -292,7 +292,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         Self {
             visit,
             wanted,
-            lookups: Lookups::new(vec![wanted.lookup.clone()]),
+            lookups: Lookups::one(&wanted.lookup),
             lock_key: format!("fill:{}", crate::cache::entry::hash(identity.as_bytes())),
             generations,
             begun_ms: visit.now_ms(),
@@ -392,14 +392,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     /// have stored the entry since our lookup.
     pub async fn take_lock(&self) -> Lock {
         let token = generation(self.visit.ports.random());
-        let batch = Batch::pipeline(vec![
-            Command::set_nx_get_px(&self.lock_key, token, LOCK_MS),
-            self.lookups.command(),
-        ]);
-        let Ok(replies) = self.visit.cache_trip(&batch).await else {
+        let mut commands = vec![Command::set_nx_get_px(&self.lock_key, token, LOCK_MS)];
+        commands.extend(self.lookups.commands());
+        let Ok(replies) = self.visit.cache_trip(&Batch::pipeline(commands)).await else {
             return Lock::Lost;
         };
-        let (Some(holder), Some(values)) = (replies.first(), replies.get(1)) else {
+        let Some((holder, values)) = replies.split_first() else {
             return Lock::Lost;
         };
         let Some(seen) = self
@@ -557,7 +555,15 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     fn done(&self, cell: &FlightCell, entry: &Entry, times: Times, generations: Vec<String>) {
         settle(cell, Flight::Done(entry.clone()));
         let lookup = &self.wanted.lookup;
-        let batch = store::commands(lookup, entry, times, &generations, &self.lock_key);
+        let offset_ms = self.visit.gateway.limits.borrow().clock_offset_ms(0);
+        let batch = store::commands(
+            lookup,
+            entry,
+            times,
+            &generations,
+            &self.lock_key,
+            offset_ms.unwrap_or(0),
+        );
         self.end_if_current(batch, generations);
     }
 

@@ -135,9 +135,8 @@ pub fn add_rate_limits(
 /// Names the limits of which four fifths are used: plan 4's warning, for clients that
 /// would rather slow down than be refused.
 fn add_near(headers: &mut Headers, quotas: &[Quota]) {
-    let is_near = |quota: &&Quota| {
-        !quota.is_shadow && u64::from(quota.remaining) * 5 <= u64::from(quota.requests)
-    };
+    let is_near =
+        |quota: &&Quota| !quota.is_shadow && u64::from(quota.remaining) * 5 <= quota.capacity;
     let names: Vec<&str> = (quotas.iter().filter(is_near))
         .map(|quota| quota.name.as_str())
         .collect();

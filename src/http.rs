@@ -2,6 +2,10 @@
 //!
 //! Header names are lower case; order and repetition are kept.
 
+use std::any::Any;
+use std::cell::OnceCell;
+use std::fmt;
+use std::ops::Deref;
 use std::rc::Rc;
 
 /// Header fields in the order they came. Lookups are by lower-case name.
@@ -88,11 +92,69 @@ pub struct Request {
     pub headers: Headers,
 }
 
+/// A body in memory, which many answers may share.
+#[derive(Clone)]
+pub struct Bytes(Rc<Shared>);
+
+struct Shared {
+    bytes: Box<[u8]>,
+    twin: OnceCell<Box<dyn Any>>,
+}
+
+impl Bytes {
+    /// What the platform sends for these bytes, made once for all who share them and kept as
+    /// long as they are; `None` when nobody shares them.
+    pub fn twin<T: Any>(&self, make: &dyn Fn(&[u8]) -> T) -> Option<&T> {
+        if Rc::strong_count(&self.0) < 2 {
+            return None;
+        }
+        let twin = (self.0.twin).get_or_init(|| Box::new(make(&self.0.bytes)));
+        twin.downcast_ref()
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Rc::new(Shared {
+            bytes: bytes.into(),
+            twin: OnceCell::new(),
+        }))
+    }
+}
+
+impl From<&[u8]> for Bytes {
+    fn from(bytes: &[u8]) -> Self {
+        bytes.to_vec().into()
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Bytes {}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
 /// A body that is empty, in memory, or still at the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body<B> {
     Empty,
-    Bytes(Rc<[u8]>),
+    Bytes(Bytes),
     /// Passed on untouched: a stream, or an upgraded connection.
     Upstream(B),
 }
@@ -109,7 +171,7 @@ impl<B> Response<B> {
     /// that described the bytes on the wire go. The platform refuses even an empty
     /// body beside a 204.
     #[must_use]
-    pub fn with_bytes(mut self, bytes: Rc<[u8]>) -> Self {
+    pub fn with_bytes(mut self, bytes: Bytes) -> Self {
         self.headers.remove("content-encoding");
         self.headers.remove("content-length");
         self.body = match bytes.is_empty() {

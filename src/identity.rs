@@ -164,6 +164,9 @@ pub fn hashed(id: &str, key: &[u8]) -> String {
 /// Whether an id is in the share that a limit counts. Whoever is in it stays when it
 /// grows, and each limit begins with others.
 pub fn is_in_rollout(limit_name: &str, id: &str, percent: u8) -> bool {
+    if percent >= 100 {
+        return true;
+    }
     // Names have no colon.
     let hash = Sha256::digest([limit_name, ":", id].concat());
     let place = hash

@@ -1,14 +1,15 @@
 //! One cached listing: what is wanted, and its answer from what was found.
 
 use crate::ahead;
-use crate::cache::{Entry, Found, Lookup, Seen};
+use crate::cache::lookup::Ask;
+use crate::cache::{Entry, Found, Lookup, Lookups, Seen};
 use crate::failure::Failure;
 use crate::fill::{Filled, Wanted, fill, without_redis};
 use crate::headers::{CacheStatus, add_cache_status};
 use crate::http::Response;
 use crate::policy::{PathValues, Policy, Selected, Values};
 use crate::ports::{Clock, OriginError, Ports};
-use crate::redis::{Batch, Command, Reply};
+use crate::redis::{Batch, Command};
 use crate::visit::Visit;
 
 /// What a cached route wants for these values; `None` when a key cannot be made
@@ -49,41 +50,48 @@ pub fn wanted(
 }
 
 /// Fills in how long values of other services may be served: one trip for all that
-/// this isolate does not know yet. Without an answer they are served all the same.
+/// this isolate does not know yet. One that turns out to be the edge's own, whose record Redis
+/// has evicted, is missing, and so are all when there is no answer: they might be such.
 pub async fn adopt<'w, P: Ports>(
     visit: &Visit<'_, P>,
     wanted: impl Iterator<Item = &'w Wanted>,
     seen: &mut [Option<Seen>],
 ) {
     let now_ms = visit.now_ms();
-    let mut unknown: Vec<(&Wanted, &mut Entry)> = Vec::new();
+    let mut unknown: Vec<(&Wanted, &mut Seen)> = Vec::new();
+    let mut lookups = Lookups::default();
+    let mut commands = Vec::new();
     for (wanted, seen) in wanted.zip(seen.iter_mut()) {
-        let Some(Seen {
-            found: Found::Foreign(entry),
-            ..
-        }) = seen
-        else {
+        let Some(seen) = seen else { continue };
+        let Found::Foreign(entry) = &mut seen.found else {
             continue;
         };
         let adopted = visit.gateway.adopted.borrow();
         if !adopted.recall(&wanted.lookup.key, entry, now_ms) {
-            unknown.push((wanted, entry));
+            commands.push(Command::new("PTTL").arg(wanted.lookup.key.as_str()));
+            lookups.push(wanted.lookup.clone(), Ask::WholeAndExpiry);
+            unknown.push((wanted, seen));
         }
     }
     if unknown.is_empty() {
         return;
     }
-    let batch = Batch::pipeline(
-        unknown
-            .iter()
-            .map(|(wanted, _)| Command::new("PTTL").arg(wanted.lookup.key.as_str()))
-            .collect(),
-    );
-    let Ok(replies) = visit.cache_trip(&batch).await else {
-        return;
-    };
+    // At once, and with the values: another one's expiry says nothing of what was read.
+    commands.extend(lookups.commands());
+    let replies = visit.cache_trip(&Batch::multi(commands)).await;
+    let replies = replies.unwrap_or_default();
+    let (lefts, read) = replies.split_at_checked(unknown.len()).unwrap_or_default();
     let now_ms = visit.now_ms();
-    for ((wanted, entry), reply) in unknown.into_iter().zip(replies) {
+    let mut read = lookups.judge(read, now_ms).unwrap_or_default().into_iter();
+    let mut lefts = lefts.iter();
+    for (wanted, seen) in unknown {
+        match read.next() {
+            Some(read) => *seen = read,
+            None => seen.found = Found::Missing,
+        }
+        let (Found::Foreign(entry), Some(left)) = (&mut seen.found, lefts.next()) else {
+            continue;
+        };
         let rule = visit
             .gateway
             .policy
@@ -91,9 +99,9 @@ pub async fn adopt<'w, P: Ports>(
             .get(wanted.route)
             .and_then(|route| route.cache.as_ref());
         // Without an expiry of its own a value is fresh for the route's time.
-        let left_ms = match (reply, rule) {
-            (Reply::Int(left_ms), _) if left_ms > 0 => u64::try_from(left_ms).unwrap_or(0),
-            (Reply::Int(-1), Some(rule)) => rule.ttl_ms,
+        let left_ms = match (left.as_int(), rule) {
+            (Some(left_ms), _) if left_ms > 0 => u64::try_from(left_ms).unwrap_or(0),
+            (Some(-1), Some(rule)) => rule.ttl_ms,
             _ => continue,
         };
         entry.fresh_until_ms = now_ms.saturating_add(left_ms);

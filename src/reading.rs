@@ -69,7 +69,7 @@ impl Reading {
     ) {
         let now_ms = visit.now_ms();
         let mut l1 = visit.gateway.l1.borrow_mut();
-        let brought = self.lookups.judge_all(replies, now_ms);
+        let brought = self.lookups.judge(replies, now_ms);
         for ((place, ask), seen) in self.places.iter().zip(brought.into_iter().flatten()) {
             let (Some(wanted), Some(into)) = (wanted.get(*place), all.get_mut(*place)) else {
                 continue;

@@ -4,12 +4,10 @@
 //! nothing. The writer's answer waits for Redis' acknowledgement, so that the
 //! writer's next read is fresh.
 
-use std::rc::Rc;
-
 use crate::cache::purge::Purge;
 use crate::deferred::Deferred;
 use crate::headers::{is_event_stream, is_readable};
-use crate::http::{Body, Response};
+use crate::http::{Body, Bytes, Response};
 use crate::json::Value;
 use crate::names::Names;
 use crate::policy::{PathValues, Piece, PurgeRule, Template, Values};
@@ -87,7 +85,7 @@ pub async fn purge_after<P: Ports>(
         let body = std::mem::replace(&mut response.body, Body::Empty);
         match peek(visit, body).await {
             Ok(Peeked::Whole(bytes)) => {
-                response = response.with_bytes(Rc::clone(&bytes));
+                response = response.with_bytes(bytes.clone());
                 answered = Some(bytes);
             }
             Ok(Peeked::Unread(body)) => response.body = body,
@@ -142,7 +140,7 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
 
 /// An answer's body after a look into it.
 enum Peeked<B> {
-    Whole(Rc<[u8]>),
+    Whole(Bytes),
     /// Too long or too slow for templates.
     Unread(Body<B>),
 }

@@ -3,6 +3,7 @@
 //! Limits that count by something else than the id are left out. A limit over all
 //! requests (`by = "global"`) is shown with every id, but only `id=global` resets it,
 //! and one with `per = "all"` is reset only with `all=true`: both are others' counts too.
+//! A reset where limits have a penalty ends the ban of that address, too, on all routes.
 
 use super::named::Named;
 use super::query::Query;
@@ -14,7 +15,7 @@ use crate::gateway::Gateway;
 use crate::http::{Request, Response};
 use crate::json::{Map, Value, json};
 use crate::limit::{self, Charge};
-use crate::policy::bounds::MAX_REQUESTS;
+use crate::penalty;
 use crate::policy::{By, Limit, Per};
 use crate::ports::Ports;
 use crate::redis::Reply;
@@ -85,7 +86,7 @@ async fn peek<P: Ports>(
         show("window", json!(whole_seconds(quota.window_ms)));
         show(
             "used",
-            json!(quota.requests.saturating_sub(quota.remaining)),
+            json!(quota.capacity.saturating_sub(u64::from(quota.remaining))),
         );
         show("remaining", json!(quota.remaining));
         show("reset", json!(whole_seconds(quota.reset_ms)));
@@ -130,6 +131,7 @@ async fn reset<P: Ports>(
     let (limits, timeout_ms) = (&gateway.limits, visit.redis_timeout_ms());
     let done = limit::reset(limits, visit, timeout_ms, &charges).await;
     done.map_err(|_| Failure::RedisUnavailable)?;
+    let is_punishing = charges.iter().any(|charge| charge.limit.penalty.is_some());
     // Each isolate knows something of its own.
     let mut change = Change::default();
     let mut told: Vec<&str> = Vec::new();
@@ -138,6 +140,10 @@ async fn reset<P: Ports>(
             told.push(id);
             let random = visit.ports.random();
             change.set.push(reset_field(random, limited.name, id));
+            if is_punishing {
+                change.beside.push(penalty::reset(id));
+                gateway.penalties.borrow_mut().forget(id);
+            }
         }
     }
     change.make(visit).await?;
@@ -177,16 +183,18 @@ async fn set<P: Ports>(
 ) -> Result<Value<'static>, Failure> {
     let (limit, id) = target(visit.gateway, limited, query)?;
     let members = object(body)?;
-    let least = controls::most(limit);
+    let (least, most) = controls::sizes(limit);
     let requests = members
         .get("requests")
         .filter(|_| members.len() == 1)
         .and_then(Value::as_u64)
-        .filter(|requests| (u64::from(least)..=u64::from(MAX_REQUESTS)).contains(requests))
+        .filter(|requests| (least..=most).contains(requests))
         .ok_or_else(|| {
-            bad(&format!(
-                "the body must be {{\"requests\": N}}, N from {least}, which one request costs, to {MAX_REQUESTS}"
-            ))
+            let mut detail = String::from("the body must be {\"requests\": N}, N from ");
+            detail.push_str(&least.to_string());
+            detail.push_str(" to ");
+            detail.push_str(&most.to_string());
+            bad(&detail)
         })?;
     let field = override_field(limit, limited.name, id.as_deref());
     let change = Change {

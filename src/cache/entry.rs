@@ -5,12 +5,10 @@
 //! in its place is noticed. Negative answers live in the meta record alone, so
 //! that a backend never reads an error as data.
 
-use std::rc::Rc;
-
 use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::http::{Body, Headers, Response};
+use crate::http::{Body, Bytes, Headers, Response};
 use crate::json::{Map, Value, json};
 
 /// An answer that may be served, and until when.
@@ -19,7 +17,7 @@ pub struct Entry {
     pub status: u16,
     /// Kept headers, with an `etag` always.
     pub headers: Headers,
-    pub body: Rc<[u8]>,
+    pub body: Bytes,
     pub stored_ms: u64,
     pub fresh_until_ms: u64,
     pub stale_until_ms: u64,
@@ -174,7 +172,7 @@ impl Meta {
         }
     }
 
-    pub fn into_entry(self, body: Rc<[u8]>) -> Entry {
+    pub fn into_entry(self, body: Bytes) -> Entry {
         Entry {
             status: self.status,
             headers: self.headers.into_iter().collect(),
@@ -193,7 +191,12 @@ pub fn is_json(body: &[u8]) -> bool {
 }
 
 pub fn hash(body: &[u8]) -> String {
-    format!("{:032x}", xxh3_128(body))
+    format!("{:032x}", digest(body))
+}
+
+/// XXH3-128.
+pub fn digest(body: &[u8]) -> u128 {
+    xxh3_128(body)
 }
 
 /// A strong entity tag of our own, for answers that bring none (RFC 9110, 8.8.3).

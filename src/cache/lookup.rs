@@ -5,10 +5,9 @@
 //! generation matches nothing, so eviction, expiry and flush only ever mean a miss.
 //! Of an entry that the isolate has itself the generations alone may be read.
 
-use std::rc::Rc;
-
 use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
-use crate::http::Headers;
+use crate::cache::store::is_marked;
+use crate::http::{Bytes, Headers};
 use crate::redis::{Command, Reply};
 
 /// What keys of `http` mode begin with, and no other ones.
@@ -69,13 +68,11 @@ pub struct Lookups {
 }
 
 impl Lookups {
-    /// Reads all of them whole.
-    pub fn new(lookups: Vec<Lookup>) -> Self {
-        let mut all = Self::default();
-        for lookup in lookups {
-            all.push(lookup, Ask::Whole);
-        }
-        all
+    /// Reads one whole, so that a body of the edge's own is told from another service's.
+    pub fn one(lookup: &Lookup) -> Self {
+        let mut one = Self::default();
+        one.push(lookup.clone(), Ask::WholeAndExpiry);
+        one
     }
 
     pub fn push(&mut self, lookup: Lookup, ask: Ask) {
@@ -119,14 +116,9 @@ impl Lookups {
         Command::new("MGET").args(self.keys.iter().map(String::as_str))
     }
 
-    /// What the MGET brought, one per lookup in order; `None` when the reply is
+    /// What the commands brought, one per lookup in order; `None` when the MGET's reply is
     /// not one value per key.
-    pub fn judge(&self, reply: &Reply, now_ms: u64) -> Option<Vec<Seen>> {
-        self.judge_all(std::slice::from_ref(reply), now_ms)
-    }
-
-    /// The same of all commands.
-    pub fn judge_all(&self, replies: &[Reply], now_ms: u64) -> Option<Vec<Seen>> {
+    pub fn judge(&self, replies: &[Reply], now_ms: u64) -> Option<Vec<Seen>> {
         let (values, expiries) = replies.split_last()?;
         let mut expiries = expiries.iter();
         let values = values.as_list()?;
@@ -148,17 +140,17 @@ impl Lookups {
                         .collect::<Vec<_>>();
                     let body = value(&lookup.key).and_then(Reply::as_bytes);
                     let meta = value(&lookup.meta_key()).and_then(Reply::as_bytes);
+                    let expiry = match ask {
+                        Ask::Whole => None,
+                        _ => expiries.next().and_then(Reply::as_int),
+                    };
                     let found = match (lookup.key.starts_with(HTTP_KEYS), body) {
                         (true, Some(body)) => Found::Record(body.into()),
                         (true, None) => Found::Missing,
                         (false, body) => judge(body, meta, &generations, now_ms),
                     };
-                    let expiry = match ask {
-                        Ask::Whole => None,
-                        _ => expiries.next().and_then(Reply::as_int),
-                    };
                     Seen {
-                        found,
+                        found: unless_orphaned(found, expiry),
                         generations,
                         // Without one a value is like the next.
                         expiry: expiry.filter(|expiry| *expiry > 0),
@@ -179,7 +171,7 @@ pub enum Found {
     /// Another service's value; how long it lives is not in the lookup.
     Foreign(Entry),
     /// What lies under a key of `http` mode, judged by its own flow.
-    Record(Rc<[u8]>),
+    Record(Bytes),
     Missing,
 }
 
@@ -213,12 +205,20 @@ fn judge(
         (None, _) => Found::Missing,
         (Some(body), Some(meta)) if meta.origin == Origin::Edge && meta.hash == hash(body) => {
             if current(&meta.generations, generations) {
-                timed(meta.into_entry(Rc::from(body)), now_ms)
+                timed(meta.into_entry(Bytes::from(body)), now_ms)
             } else {
                 Found::Missing
             }
         }
         (Some(body), _) => foreign(body, now_ms),
+    }
+}
+
+/// A body of the edge's own whose record is gone is nothing.
+fn unless_orphaned(found: Found, expiry: Option<i64>) -> Found {
+    match (&found, expiry) {
+        (Found::Foreign(entry), Some(expiry)) if is_marked(expiry, &entry.body) => Found::Missing,
+        _ => found,
     }
 }
 
@@ -252,7 +252,7 @@ fn foreign(body: &[u8], now_ms: u64) -> Found {
     Found::Foreign(Entry {
         status: 200,
         headers,
-        body: Rc::from(body),
+        body: Bytes::from(body),
         stored_ms: now_ms,
         fresh_until_ms: now_ms,
         stale_until_ms: now_ms,

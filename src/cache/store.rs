@@ -5,7 +5,7 @@
 //! transaction, and the record outlives the body.
 
 use crate::cache::GENERATION_TTL_S;
-use crate::cache::entry::{Entry, Meta, Origin, is_json};
+use crate::cache::entry::{Entry, Meta, Origin, digest, is_json};
 use crate::cache::lookup::Lookup;
 use crate::http::Headers;
 use crate::policy::CacheRule;
@@ -173,13 +173,40 @@ pub fn entry(
     })
 }
 
-/// Stores an entry, keeps its generations alive and ends the fill.
+/// A body of the edge's own expires at a moment whose milliseconds are told by the body. A database that
+/// evicts may drop its record alone, and the body would pass for another service's, which no tag purges. One in a
+/// thousand of other services' values is taken for such a body, and fetched.
+pub fn is_marked(expiry_ms: i64, body: &[u8]) -> bool {
+    u64::try_from(expiry_ms).is_ok_and(|expiry_ms| expiry_ms % MARKS == mark(body))
+}
+
+const MARKS: u64 = 1_000;
+
+/// Never 0, at which an expiry in whole seconds lies.
+fn mark(body: &[u8]) -> u64 {
+    (digest(body) % u128::from(MARKS - 1)) as u64 + 1
+}
+
+/// The last marked moment up to `expiry_ms`, or the next one for what lives for little longer than
+/// the milliseconds that this would cost it.
+fn marked(expiry_ms: u64, life_ms: u64, body: &[u8]) -> u64 {
+    let over = (expiry_ms % MARKS + MARKS - mark(body)) % MARKS;
+    let before_ms = expiry_ms.saturating_sub(over);
+    match life_ms < 2 * MARKS && over > 0 {
+        true => before_ms.saturating_add(MARKS),
+        false => before_ms,
+    }
+}
+
+/// Stores an entry, keeps its generations alive and ends the fill. `offset_ms` is how far Redis' clock is
+/// ahead of the isolate's.
 pub fn commands(
     lookup: &Lookup,
     entry: &Entry,
     times: Times,
     generations: &[String],
     lock_key: &str,
+    offset_ms: i64,
 ) -> Batch {
     let origin = times.origin;
     let life_ms = times.fresh_ms.saturating_add(times.stale_ms).max(1);
@@ -188,7 +215,9 @@ pub fn commands(
     let record = meta.write();
     match (origin, std::str::from_utf8(&entry.body)) {
         (Origin::Edge, Ok(body)) => {
-            commands.push(Command::set_px(&lookup.key, body, life_ms));
+            let until_ms = entry.stale_until_ms.saturating_add_signed(offset_ms);
+            let until_ms = marked(until_ms, life_ms, &entry.body);
+            commands.push(Command::set_pxat(&lookup.key, body, until_ms));
             commands.push(Command::set_px(
                 &lookup.meta_key(),
                 record,

@@ -12,6 +12,8 @@ use crate::visit::Visit;
 pub struct Change {
     pub set: Vec<(String, String)>,
     pub remove: Vec<String>,
+    /// Run with it, in the same moment.
+    pub beside: Vec<Command>,
 }
 
 impl Change {
@@ -45,6 +47,7 @@ impl Change {
                 .flat_map(|(field, value)| [field, value]);
             commands.push(Command::new("HSET").arg(KEY).args(pairs));
         }
+        commands.extend(self.beside);
         let replies = send(visit, commands).await?;
         let now = replies.last().unwrap_or(&Reply::Nil);
         // Others may have added some at the same time.

@@ -31,8 +31,8 @@ use std::net::IpAddr;
 use crate::admission::Limited;
 use crate::deferred;
 use crate::gateway::Gateway;
-use crate::limit::{self, Charge};
-use crate::policy::{Limit, Per, Subject, network};
+use crate::limit::{self, Charge, Window};
+use crate::policy::{Algorithm, Cost, Limit, Per, Subject, network};
 use crate::ports::{Ports, Store};
 use crate::recent::Places;
 use crate::redis::{Command, Reply};
@@ -219,12 +219,10 @@ impl Copied {
         let of_id = self.values.get(field.as_str());
         field.truncate(field.len() - id.len() - 1);
         let requests = of_id.or_else(|| self.values.get(field.as_str()))?;
-        // The policy may have changed since: a request must still be possible.
-        Some(
-            u32::try_from(*requests)
-                .unwrap_or(u32::MAX)
-                .max(most(limit)),
-        )
+        // The policy may have changed since.
+        let (least, most) = sizes(limit);
+        let requests = (*requests as u64).min(most).max(least);
+        u32::try_from(requests).ok()
     }
 
     fn list(&self, key: &str) -> Option<List> {
@@ -235,10 +233,19 @@ impl Copied {
     }
 }
 
-/// What the costliest request under a limit costs: no limit may be smaller.
-pub fn most(limit: &Limit) -> u32 {
-    let cost = limit.cost;
-    cost.hit.max(cost.miss).max(cost.error).max(1)
+/// The least and the largest size that a limit may get: its costliest request fits, and
+/// its keys hold it.
+pub fn sizes(limit: &Limit) -> (u64, u64) {
+    let Cost { hit, miss, error } = limit.cost;
+    let cost = u64::from(hit.max(miss).max(error).max(1));
+    let least = match limit.algorithm {
+        // The burst goes with the size.
+        Algorithm::TokenBucket { burst } => {
+            (cost * u64::from(limit.requests)).div_ceil(u64::from(burst.max(1)))
+        }
+        _ => 0,
+    };
+    (least.max(cost), u64::from(Window::most_requests(limit)))
 }
 
 /// Shorter than text, and made without looking for the longest run of zeros.

@@ -3,6 +3,7 @@
 use wasm_bindgen::JsValue;
 use web_sys::ResponseInit;
 
+use super::fields;
 use super::glue::{self, Head};
 use crate::http::{Body, Request, Response};
 
@@ -65,17 +66,27 @@ pub fn to_js(response: Response<web_sys::Response>) -> web_sys::Response {
 
 fn build(response: &Response<web_sys::Response>) -> Result<web_sys::Response, JsValue> {
     let (nothing, none) = (JsValue::NULL, JsValue::UNDEFINED);
-    let respond = |body, socket| glue::respond(response.status, &response.headers, body, socket);
+    let listed: Vec<(&str, &str)> = response.headers.iter().collect();
+    let own = |body| glue::respond(response.status, &fields::own(&listed)?, body, &none);
+    let passed = |body, socket| glue::respond(response.status, &fields::any(&listed), body, socket);
     match &response.body {
-        Body::Empty => respond(&nothing, &none),
-        Body::Bytes(bytes) => respond(&js_sys::Uint8Array::from(&bytes[..]), &none),
+        Body::Empty => own(&nothing),
+        Body::Bytes(bytes) => match bytes.twin(&array) {
+            Some(array) => own(array),
+            None => own(&array(bytes)),
+        },
         Body::Upstream(upstream) => {
             let socket = js_sys::Reflect::get(upstream, &JsValue::from_str("webSocket"))?;
             match upstream.body() {
-                _ if !socket.is_null() && !socket.is_undefined() => respond(&nothing, &socket),
-                Some(stream) => respond(&stream, &none),
-                None => respond(&nothing, &none),
+                _ if !socket.is_null() && !socket.is_undefined() => passed(&nothing, &socket),
+                Some(stream) => passed(&stream, &none),
+                None => passed(&nothing, &none),
             }
         }
     }
+}
+
+/// Of bytes alone the platform takes no note of which request made them.
+fn array(bytes: &[u8]) -> JsValue {
+    js_sys::Uint8Array::from(bytes).into()
 }

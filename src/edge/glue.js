@@ -25,8 +25,12 @@ export function open(context) {
   return turn;
 }
 
-export function respond(status, fields, body, webSocket) {
-  return new Response(body, { status, headers: JSON.parse(fields), webSocket });
+export const parse = (json) => JSON.parse(json);
+
+export const newHeaders = (fields) => new Headers(JSON.parse(fields));
+
+export function respond(status, headers, body, webSocket) {
+  return new Response(body, { status, headers, webSocket });
 }
 
 let land;
@@ -42,9 +46,9 @@ export function sleep(id, ms) {
 }
 
 /** Lands with status 0 when it fails and without bytes when there are more than `most`. Returns what ends it. */
-export function post(id, url, fields, body, most) {
+export function post(id, url, headers, body, most) {
   const controller = new AbortController();
-  const init = { method: "POST", headers: JSON.parse(fields), body, redirect: "manual", signal: controller.signal };
+  const init = { method: "POST", headers, body, redirect: "manual", signal: controller.signal };
   exchange(land, id, url, init, most);
   return controller;
 }

@@ -13,8 +13,8 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::{Closure, wasm_bindgen};
 use web_sys::{AbortController, ReadableStreamDefaultReader, Request, Response};
 
+use super::fields;
 use crate::http::Headers;
-use crate::json::write_text;
 use crate::redis::Post;
 
 #[wasm_bindgen(module = "/src/edge/glue.js")]
@@ -23,10 +23,14 @@ extern "C" {
     fn request_text(request: &Request) -> String;
     #[wasm_bindgen(js_name = fieldsText)]
     fn fields_text(headers: &web_sys::Headers) -> String;
-    #[wasm_bindgen(catch, js_name = respond)]
-    fn respond_json(
+    pub fn parse(json: &str) -> JsValue;
+    #[wasm_bindgen(catch, js_name = newHeaders)]
+    pub fn new_headers(fields: &str) -> Result<web_sys::Headers, JsValue>;
+    /// An error when the platform refuses the status or a field.
+    #[wasm_bindgen(catch)]
+    pub fn respond(
         status: u16,
-        fields: &str,
+        fields: &JsValue,
         body: &JsValue,
         socket: &JsValue,
     ) -> Result<Response, JsValue>;
@@ -48,7 +52,7 @@ extern "C" {
     #[wasm_bindgen(js_name = sleep)]
     fn start_timer(id: u32, ms: u32) -> f64;
     #[wasm_bindgen(js_name = post)]
-    fn start_post(id: u32, url: &str, fields: &str, body: &str, most: u32) -> AbortController;
+    fn start_post(id: u32, url: &str, fields: &JsValue, body: &str, most: u32) -> AbortController;
     #[wasm_bindgen(js_name = readAll)]
     pub fn read_all(reader: &ReadableStreamDefaultReader, most: u32) -> Promise;
 }
@@ -73,49 +77,17 @@ pub fn head(request: &Request) -> Head {
     Head {
         method: line(),
         url: line(),
-        headers: fields(lines),
+        headers: pairs(lines),
     }
 }
 
 pub fn headers(headers: &web_sys::Headers) -> Headers {
-    fields(fields_text(headers).split('\n').skip(1))
+    pairs(fields_text(headers).split('\n').skip(1))
 }
 
-fn fields<'t>(mut lines: impl Iterator<Item = &'t str>) -> Headers {
+fn pairs<'t>(mut lines: impl Iterator<Item = &'t str>) -> Headers {
     let pairs = std::iter::from_fn(|| Some((lines.next()?, lines.next()?)));
     pairs.collect()
-}
-
-/// Fields as the platform takes them: a record, or a list of pairs when a name comes twice.
-fn json(fields: &[(&str, &str)]) -> String {
-    let mut names = fields.iter().map(|(name, _)| name).enumerate();
-    let is_record = names.all(|(at, name)| fields.iter().take(at).all(|(other, _)| other != name));
-    let [begin, next, between, end, last]: [&[u8]; 5] = match is_record {
-        true => [b"{", b",", b":", b"", b"}"],
-        false => [b"[[", b",[", b",", b"]", b"]"],
-    };
-    let mut json = Vec::with_capacity(512);
-    for (name, value) in fields {
-        json.extend_from_slice(if json.is_empty() { begin } else { next });
-        write_text(name, &mut json);
-        json.extend_from_slice(between);
-        write_text(value, &mut json);
-        json.extend_from_slice(end);
-    }
-    json.extend_from_slice(if json.is_empty() { b"{}" } else { last });
-    // What is written is UTF-8.
-    String::from_utf8(json).unwrap_or_default()
-}
-
-/// An error when the platform refuses the status or a field.
-pub fn respond(
-    status: u16,
-    headers: &Headers,
-    body: &JsValue,
-    socket: &JsValue,
-) -> Result<Response, JsValue> {
-    let fields: Vec<(&str, &str)> = headers.iter().collect();
-    respond_json(status, &json(&fields), body, socket)
 }
 
 /// What came of a `post`; of a `sleep` it says nothing.
@@ -271,8 +243,11 @@ pub async fn post(request: &Post, most: u32) -> Landed {
     let fields: Vec<(&str, &str)> = fields
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
+    let Ok(fields) = fields::own(&fields) else {
+        return Landed::default();
+    };
     let landing = Landing::new();
-    let controller = start_post(landing.0, &request.url, &json(&fields), &request.body, most);
+    let controller = start_post(landing.0, &request.url, &fields, &request.body, most);
     let mut abort = AbortOnDrop::new(Some(controller));
     let landed = landing.await;
     abort.disarm();

@@ -3,8 +3,8 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use js_sys::{Function, Promise, Reflect};
-use wasm_bindgen::{JsCast, JsValue};
+use js_sys::Reflect;
+use wasm_bindgen::JsValue;
 
 use super::glue;
 use crate::config::Config;
@@ -33,7 +33,6 @@ impl Isolate {
         ISOLATE.with(|isolate| {
             isolate
                 .get_or_init(|| {
-                    hasten_microtasks();
                     glue::begin();
                     let made = Self::new(env);
                     if let Err(failure) = &made {
@@ -90,18 +89,6 @@ impl Isolate {
             redis,
             origin_url: config.origin_url,
         })
-    }
-}
-
-/// Futures are polled in microtasks. The platform's own `queueMicrotask` wraps each in
-/// objects of its own; a reaction to a settled promise joins the same queue for a tenth
-/// of that. Where it cannot be exchanged, all works as before.
-fn hasten_microtasks() {
-    let settled = Promise::resolve(&JsValue::UNDEFINED);
-    let then = Reflect::get(&settled, &JsValue::from_str("then"));
-    if let Ok(Ok(then)) = then.map(JsCast::dyn_into::<Function>) {
-        let name = JsValue::from_str("queueMicrotask");
-        let _ = Reflect::set(&js_sys::global(), &name, &then.bind0(&settled));
     }
 }
 

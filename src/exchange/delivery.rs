@@ -1,8 +1,6 @@
 //! A complete answer for one request: by its conditions and its range, with its age and
 //! what is said of the cache.
 
-use std::rc::Rc;
-
 use crate::cache::http::condition::{has_it, is_same_range};
 use crate::cache::http::range::{Part, part};
 use crate::cache::http::{Report, Stored};
@@ -13,7 +11,7 @@ use crate::http::{Body, Request, Response};
 pub fn whole<B>(stored: &Stored) -> Body<B> {
     match stored.body.is_empty() {
         true => Body::Empty,
-        false => Body::Bytes(Rc::clone(&stored.body)),
+        false => Body::Bytes(stored.body.clone()),
     }
 }
 

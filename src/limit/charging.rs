@@ -194,7 +194,8 @@ pub(super) fn plan(
             spot,
             units,
             is_grant,
-            sets_expiry: !entry.is_touched,
+            // Only a bucket's key is made by who takes nothing.
+            sets_expiry: !entry.is_touched && (units > 0 || rule.window.is_bucket()),
             previous,
             asks_current: (rule.window.is_sliding() || rule.window.is_log())
                 && count + rule.cost() >= rule.capacity(),
@@ -344,7 +345,9 @@ impl Asked {
             let mut one = Held {
                 units: charge.units,
                 added,
-                lacks_expiry: !is_expiry_set && known.total == u64::from(charge.units),
+                lacks_expiry: !is_expiry_set
+                    && charge.units > 0
+                    && known.total == u64::from(charge.units),
                 ..Held::uncharged(charge.index, charge.spot, known)
             };
             one.judge(rule);
@@ -400,7 +403,8 @@ impl Asked {
                     entry.settled = total - u64::from(held.excess);
                     entry.own += u64::from(held.units - held.excess);
                 }
-                entry.is_touched |= is_expiry_set;
+                // Until it is known to be set, each charge sets it.
+                entry.is_touched = is_expiry_set || entry.is_touched && !held.lacks_expiry;
                 if !entry.is_previous_final {
                     entry.previous = Some(held.known.previous.clone());
                     entry.is_previous_final = is_final;

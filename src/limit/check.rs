@@ -268,9 +268,10 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             let first = held.units - held.excess;
             let excess = rule.refund(held.stands, held.added, first..held.units);
             let expiry = held.lacks_expiry.then(|| rule.expire(held.spot));
-            let commands: Vec<Command> = excess.into_iter().chain(expiry).collect();
-            if !commands.is_empty() {
-                self.deferred.push((rule.shard, Batch::pipeline(commands)));
+            let expiry = expiry.map(|expiry| Batch::pipeline(vec![expiry]).insisting());
+            let excess = excess.map(|excess| Batch::pipeline(vec![excess]));
+            for batch in excess.into_iter().chain(expiry) {
+                self.deferred.push((rule.shard, batch));
             }
         }
         let now_ms = self.trips.ports.now_ms();

@@ -80,6 +80,8 @@ pub(super) struct Entry {
 /// When and how a request was refused.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refusal {
+    /// Of the limit, which operators may change.
+    pub requests: u32,
     pub cost: u64,
     /// What was left for a smaller cost.
     pub remaining: u64,
@@ -360,6 +362,7 @@ impl Memory {
         let refusal = self.entries.get(&rule.base)?.refusal?;
         // A dearer request fits later, and must be told so.
         let holds = rule.cost() == refusal.cost
+            && rule.requests == refusal.requests
             && now_ms < refusal.until_ms
             // A clock that was set back does not prolong a refusal.
             && refusal.until_ms - now_ms <= MAX_REFUSAL_MS
@@ -375,6 +378,7 @@ impl Memory {
         now_ms: u64,
     ) {
         self.entries.use_or_default(&rule.base).refusal = Some(Refusal {
+            requests: rule.requests,
             cost: rule.cost(),
             remaining,
             fits_at_ms,

@@ -84,13 +84,10 @@ impl Meter {
     fn add(&self, command: Command, slot: u64, units: i64, added: Added) -> Command {
         let mut command = command;
         if added.total {
-            command = command.args(["INCRBY", "u32"]).args([0, units]);
+            command = step(command, "u32", 0, units);
         }
         if added.slot && self.window.is_sliding() {
-            let bit = i64::try_from(self.window.bit(slot)).unwrap_or(i64::MAX);
-            command = command
-                .args(["INCRBY", self.slot_type()])
-                .args([bit, units]);
+            command = step(command, self.slot_type(), self.window.bit(slot), units);
         }
         command
     }
@@ -127,11 +124,13 @@ impl Meter {
                     .arg("-inf")
                     .arg(oldest_ms),
             );
-            commands.push(
-                (0..units).fold(Command::new("ZADD").arg(key.as_str()), |command, unit| {
+            commands.push(match units {
+                // Redis refuses to add nothing, and the whole transaction with it.
+                0 => Command::new("ZCARD").arg(key),
+                _ => (0..units).fold(Command::new("ZADD").arg(key), |command, unit| {
                     command.arg(spot.at_ms).arg(self.member(unit))
                 }),
-            );
+            });
             commands.push(self.log_count(spot));
         } else if self.window.is_bucket() {
             commands.push(
@@ -210,9 +209,12 @@ impl Meter {
         added.total && (added.slot || !self.window.is_sliding())
     }
 
-    /// Moves a charge within its epoch; the total stays. `None`: where it stands is
-    /// where it counts.
+    /// Moves a charge within its epoch; the total stays. `None`: there is nothing to move,
+    /// or where it stands is where it counts.
     pub fn shift(&self, from: Spot, to: Spot, units: u32) -> Option<Command> {
+        if units == 0 {
+            return None;
+        }
         if self.window.is_log() {
             return Some((0..units).fold(
                 Command::new("ZADD").arg(self.key(0)).arg("XX"),
@@ -330,6 +332,15 @@ impl Meter {
             rest: Some(rest),
             ..Known::default()
         })
+    }
+}
+
+/// One counter's part of a `BITFIELD`.
+fn step(command: Command, kind: &'static str, bit: u64, units: i64) -> Command {
+    match units {
+        // Only looks: a key that nobody charged is not made.
+        0 => command.args(["GET", kind]).arg(bit),
+        _ => command.args(["INCRBY", kind]).arg(bit).arg(units),
     }
 }
 

@@ -168,6 +168,8 @@ impl<'p> Charge<'p> {
 pub struct Quota {
     pub name: String,
     pub requests: u32,
+    /// How much fits at once: a bucket's burst, else `requests`.
+    pub capacity: u64,
     pub window_ms: u64,
     pub remaining: u32,
     /// Of a limit that refused or is used up: when the same request fits. Else when

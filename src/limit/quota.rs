@@ -40,6 +40,7 @@ pub(super) fn quota(rule: &Rule<'_>, remaining: u64, reset_at_ms: u64, now_ms: u
     Quota {
         name: rule.limit.name.clone(),
         requests: rule.requests,
+        capacity: rule.capacity(),
         window_ms: rule.limit.window_ms,
         remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
         reset_ms: reset_at_ms.saturating_sub(now_ms).max(1),

@@ -13,7 +13,6 @@ use super::settling::{self, Standing};
 use crate::ports::{Clock, Redis, Store};
 use crate::redis::deadline::is_over;
 use crate::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
-use crate::together::all;
 
 /// How often a charge that ran in another epoch than its own, or whose answer was
 /// late, is made anew. Twice is enough for a wrong raw clock whose correction falls
@@ -159,30 +158,24 @@ impl<'a, 'p, P: Redis + Clock> Trips<'a, 'p, P> {
         charged
     }
 
-    /// Reads what frees next, of what is used up now.
+    /// Reads what frees next, of what is used up now: seldom more than one.
     pub async fn read_returns(&self, held: &mut [Held]) {
-        let unread = |held: &Held| {
-            self.rule(held).filter(|rule| {
+        for held in held {
+            let unread = self.rule(held).filter(|rule| {
                 held.known.rest.is_none()
                     && rule.window.count(held.spot, &held.known) >= rule.capacity()
                     && !fits_at(rule, held.spot, &held.known).1
-            })
-        };
-        let wanted = held.iter_mut().filter_map(|held| {
-            let rule = unread(held)?;
-            Some(async move {
-                let batch = Batch::pipeline(vec![rule.look(held.spot)]);
-                let replies = self.trip(rule.shard, &batch).await.unwrap_or_default();
-                let read = replies.first().and_then(|reply| rule.parse(reply));
-                if let Some(read) = read {
-                    if !rule.window.is_log() {
-                        held.known.total = held.known.total.max(read.total);
-                    }
-                    held.known.rest = read.rest;
+            });
+            let Some(rule) = unread else { continue };
+            let batch = Batch::pipeline(vec![rule.look(held.spot)]);
+            let replies = self.trip(rule.shard, &batch).await.unwrap_or_default();
+            if let Some(read) = replies.first().and_then(|reply| rule.parse(reply)) {
+                if !rule.window.is_log() {
+                    held.known.total = held.known.total.max(read.total);
                 }
-            })
-        });
-        all(wanted).await;
+                held.known.rest = read.rest;
+            }
+        }
     }
 
     /// Gives charges back and reads what then counts; those that could not be given back.

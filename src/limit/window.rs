@@ -106,6 +106,15 @@ impl Window {
         }
     }
 
+    /// The largest size that the keys of a limit hold, whatever its own.
+    pub fn most_requests(limit: &Limit) -> u32 {
+        match limit.algorithm {
+            Algorithm::SlidingWindow if limit.requests <= NARROW_LIMIT => NARROW_LIMIT,
+            Algorithm::SlidingLog => bounds::MAX_LOG_REQUESTS,
+            _ => bounds::MAX_REQUESTS,
+        }
+    }
+
     pub fn length_ms(&self) -> u64 {
         self.length_ms
     }

@@ -315,10 +315,8 @@ impl<'n> Table<'n> {
         or: u64,
         faults: &mut Faults,
     ) -> Option<u64> {
-        match self.get(name) {
-            Some(field) => field.integer(range, faults),
-            None => Some(or),
-        }
+        self.get(name)
+            .map_or(Some(or), |field| field.integer(range, faults))
     }
 
     /// Requests or cost units.
@@ -337,10 +335,8 @@ impl<'n> Table<'n> {
     }
 
     pub fn boolean(&self, name: &str, or: bool, faults: &mut Faults) -> Option<bool> {
-        match self.get(name) {
-            Some(field) => field.boolean(faults),
-            None => Some(or),
-        }
+        self.get(name)
+            .map_or(Some(or), |field| field.boolean(faults))
     }
 
     pub fn duration(
@@ -350,10 +346,8 @@ impl<'n> Table<'n> {
         or: u64,
         faults: &mut Faults,
     ) -> Option<u64> {
-        match self.get(name) {
-            Some(field) => field.duration(range, faults),
-            None => Some(or),
-        }
+        self.get(name)
+            .map_or(Some(or), |field| field.duration(range, faults))
     }
 
     /// A field that must be there.

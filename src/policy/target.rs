@@ -34,6 +34,9 @@ pub fn normalise(raw: &str) -> Target {
 
 fn normal_form(raw: &str) -> Option<String> {
     let rest = raw.strip_prefix('/')?;
+    if is_plain(rest) {
+        return Some(raw.to_owned());
+    }
     let mut segments: Vec<String> = Vec::new();
     let mut parts = rest.split('/').peekable();
     while let Some(part) = parts.next() {
@@ -43,6 +46,20 @@ fn normal_form(raw: &str) -> Option<String> {
         segments.push(segment(part)?);
     }
     Some(join(without_dots(segments)))
+}
+
+/// What nearly all paths are: nothing in it has a normal form other than itself.
+fn is_plain(rest: &str) -> bool {
+    let mut before = b'/';
+    rest.bytes().all(|byte| {
+        let begins = before == b'/';
+        before = byte;
+        match byte {
+            b'%' | b';' | b'\\' => false,
+            b'/' | b'.' => !begins,
+            byte => is_path_character(byte),
+        }
+    })
 }
 
 /// One segment in normal form; `None` when it is hostile.

@@ -111,6 +111,18 @@ pub enum Switch {
     NotificationRateLimit,
 }
 
+impl Switch {
+    pub const VARIABLES: [(&'static str, Self); 4] = [
+        ("RATE_LIMIT_REDIS_ENABLED", Self::RateLimitRedis),
+        ("VIEW_TRACKING_REDIS_ENABLED", Self::ViewTrackingRedis),
+        ("NOTIFICATION_CACHE_ENABLED", Self::NotificationCache),
+        (
+            "NOTIFICATION_RATE_LIMIT_ENABLED",
+            Self::NotificationRateLimit,
+        ),
+    ];
+}
+
 /// One limit: `requests` cost units in any `window_ms`, counted per id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {

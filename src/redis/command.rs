@@ -84,6 +84,15 @@ impl Command {
         Self::new("SET").arg(key).arg(value).arg("PX").arg(ttl_ms)
     }
 
+    /// `SET key value PXAT ms`, in Redis' time (since Redis 6.2).
+    pub fn set_pxat(key: &str, value: impl Into<Word>, expiry_ms: u64) -> Self {
+        Self::new("SET")
+            .arg(key)
+            .arg(value)
+            .arg("PXAT")
+            .arg(expiry_ms)
+    }
+
     /// `SET key value NX GET PX ms`: nil when it was set, else what was there
     /// (Redis 7.0 allows NX with GET).
     pub fn set_nx_get_px(key: &str, value: impl Into<Word>, ttl_ms: u64) -> Self {

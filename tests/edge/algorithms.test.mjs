@@ -18,11 +18,12 @@ const POLICY = {
     { name: "burst", match: "GET /burst", limit: limit({ algorithm: "token-bucket", burst: 2 }) },
     { name: "leased", match: "GET /leased", limit: limit({ requests: 5000, lease: true, by: "global" }) },
     { name: "shadow", match: "GET /shadow", limit: limit({ requests: 1, shadow: true }) },
-    { name: "peek", match: "GET /peek", limit: limit({ cost: 0 }) },
-    {
-      name: "items", match: "GET /items/{id}", limit: limit({ requests: 10, cost: { hit: 0, miss: 5 } }),
-      cache: { key: "items:{id}", ttl: "10m", tags: ["items"] },
-    },
+    ...ALGORITHMS.map((algorithm) => ({ name: `peek-${algorithm}`, match: `GET /peek/${algorithm}`, limit: limit({ algorithm, cost: 0 }) })),
+    ...ALGORITHMS.map((algorithm) => ({
+      name: `items-${algorithm}`, match: `GET /items/${algorithm}/{id}`,
+      limit: limit({ algorithm, requests: 10, cost: { hit: 0, miss: 5 } }),
+      cache: { key: `items:${algorithm}:{id}`, ttl: "10m", tags: ["items"] },
+    })),
     { name: "hammered", match: "GET /hammered", limit: limit({ requests: 1, penalty: { after: 2, base: "1h", max: "2h" } }) },
   ],
 };
@@ -129,9 +130,11 @@ test("a token bucket has its burst, and a peek charges nothing", async () => {
     const isSlow = answers.some((answer) => redisMs(answer) >= SLOW_MS);
     assert.ok(isRight || (isSlow && attempt < 20), `${statuses}`);
   }
-  for (let n = 0; n < 8; n++) {
-    const looked = await ask("/peek", "198.51.100.4");
-    assert.deepEqual([looked.status, left(looked)], [200, 5]);
+  for (const algorithm of ALGORITHMS) {
+    for (let n = 0; n < 8; n++) {
+      const looked = await ask(`/peek/${algorithm}`, "198.51.100.4");
+      assert.deepEqual([looked.status, left(looked), isDegraded(looked)], [200, 5, false], algorithm);
+    }
   }
 });
 
@@ -151,20 +154,23 @@ test("a lease makes most requests cost no command", async () => {
   assert.ok(left(last) <= 4600 && left(last) > 4000, `${left(last)}`);
 });
 
-test("readers browse freely, and a flood of keys that nobody has stops at the misses' budget", async () => {
-  const ip = "198.51.100.6";
-  assert.equal(left(await ask("/items/1", ip)), 5);
-  await until("the entry is stored", async () => (await bed.redis.exists("meta:items:1")) === 1);
-  for (let n = 0; n < 20; n++) {
-    const hit = await ask("/items/1", ip, n % 2);
-    assert.equal(list(hit.headers["cache-status"])[0].params.hit, true);
-    assert.equal(left(hit), 5);
-  }
-  assert.equal((await ask("/items/2", ip)).status, 200);
-  for (let n = 3; n < 12; n++) assert.equal((await ask(`/items/${n}`, ip, n % 2)).status, 429);
-  assert.equal(bed.origin.requests.filter(({ url }) => url.startsWith("/items/")).length, 2);
-  assert.equal((await ask("/items/1", ip)).status, 200);
-});
+for (const algorithm of ALGORITHMS) {
+  test(`${algorithm}: readers browse freely, and a flood of keys that nobody has stops at the misses' budget`, async () => {
+    const ip = "198.51.100.6";
+    const item = (id, worker) => ask(`/items/${algorithm}/${id}`, ip, worker);
+    assert.equal(left(await item(1)), 5);
+    await until("the entry is stored", async () => (await bed.redis.exists(`meta:items:${algorithm}:1`)) === 1);
+    for (let n = 0; n < 20; n++) {
+      const hit = await item(1, n % 2);
+      assert.equal(list(hit.headers["cache-status"])[0].params.hit, true);
+      assert.deepEqual([left(hit), isDegraded(hit)], [5, false]);
+    }
+    assert.equal((await item(2)).status, 200);
+    for (let n = 3; n < 12; n++) assert.equal((await item(n, n % 2)).status, 429);
+    assert.equal(bed.origin.count(`/items/${algorithm}/`), 2);
+    assert.equal((await item(1)).status, 200);
+  });
+}
 
 test("a shadow limit reports and refuses nobody", async () => {
   for (let n = 0; n < 4; n++) {

@@ -205,18 +205,24 @@ test("four processes, limit 100 in 60 s, 2 000 requests at once: at most 100 are
   // Where it does all the same, they counted alone, which is another test: once more, then, and as many at once.
   let answers = [];
   for (let attempt = 0; attempt < 5; attempt++) {
+    const minute = () => Math.floor(Date.now() / 60_000);
+    const begun = minute();
     answers = await burst(policy);
-    if (!answers.some(isDegraded)) break;
-    console.log("a process was held up for longer than the Redis timeout");
+    // One that runs across the end of an epoch may admit less, which the native suite measures.
+    const isAstride = minute() !== begun;
+    if (isAstride) assert.ok(answers.some(isDegraded) || admittedOf(answers) <= 100, `admitted ${admittedOf(answers)}`);
+    if (!isAstride && !answers.some(isDegraded)) break;
+    console.log("a process was held up for longer than the Redis timeout, or a minute ended");
   }
   assert.equal(answers.some(isDegraded), false, "Redis never answered in time");
-  const admitted = answers.filter((answer) => answer.status === 200).length;
+  const admitted = admittedOf(answers);
   const refused = answers.filter((answer) => answer.status === 429).length;
   console.log(`admitted ${admitted}, refused ${refused}`);
   assert.equal(admitted + refused, 2000);
   assert.ok(admitted <= 100 && admitted >= 98, `admitted ${admitted}`);
 });
 
+const admittedOf = (answers) => answers.filter((answer) => answer.status === 200).length;
 const isDegraded = (answer) => answer.headers.ratelimit?.includes("edgeweir-degraded") === true;
 
 /** 2 000 requests at once to four cold processes. */

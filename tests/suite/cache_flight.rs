@@ -115,7 +115,7 @@ fn value(etag: &str, stored_ms: u64, fresh_until_ms: u64) -> Entry {
     Entry {
         status: 200,
         headers: Headers::from_iter([("etag", etag)]),
-        body: (*b"[]").into(),
+        body: b"[]"[..].into(),
         stored_ms,
         fresh_until_ms,
         stale_until_ms: fresh_until_ms,

@@ -314,3 +314,22 @@ fn a_refresh_ends_no_value_of_another_service() {
         Some(&br#"{"by":"cron"}"#[..])
     );
 }
+
+/// A database that evicts may drop an entry's record and keep its body: it is not taken for another service's value, which
+/// no tag would purge.
+#[test]
+fn a_body_whose_record_was_evicted_is_a_miss() {
+    let (world, isolate) = world();
+    let other = world.isolate(shop());
+    for ttl_ms in [0, 1, 499, 777, 998] {
+        world.pass(1_000_000 + ttl_ms);
+        isolate.get_settled("/today");
+        assert!(isolate.get("/today").cache_status().contains("; hit"));
+        world.redis.evict("meta:books:today");
+        let asked = world.asked_for("/today");
+        let first = other.get_settled("/today");
+        assert!(first.cache_status().contains("fwd=miss"), "at {ttl_ms}");
+        assert!(isolate.get("/today").cache_status().contains("; hit"));
+        assert_eq!(world.asked_for("/today"), asked + 1, "at {ttl_ms}");
+    }
+}

@@ -1,13 +1,12 @@
 //! What an isolate keeps of entries: within its bytes, and never what a purge covers.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use edgeweir::cache::l1::{LONG_BYTES, Moment};
 use edgeweir::cache::lookup::Ask;
 use edgeweir::cache::purge::Purge;
 use edgeweir::cache::{Entry, Found, L1, Lookup, Seen};
-use edgeweir::http::Headers;
+use edgeweir::http::{Bytes, Headers};
 
 use super::sim::{Rng, first_seed};
 
@@ -24,7 +23,7 @@ fn entry(bytes: usize) -> Entry {
     Entry {
         status: 200,
         headers: Headers::from_iter([("etag", "\"e\""), ("content-type", "application/json")]),
-        body: Rc::from(vec![b'1'; bytes]),
+        body: vec![b'1'; bytes].into(),
         stored_ms: NOW_MS,
         fresh_until_ms: NOW_MS + 600_000,
         stale_until_ms: NOW_MS + 900_000,
@@ -289,4 +288,19 @@ fn the_last_resort_lasts_a_minute() {
     let left = l1.moment(NOW_MS + 890_000);
     l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), left);
     assert!(l1.last_resort(&lookup(1), NOW_MS + 900_000).is_none());
+}
+
+#[test]
+fn what_the_platform_makes_of_a_body_is_made_once_for_all_who_share_it() {
+    let made = std::cell::Cell::new(0);
+    let make = |bytes: &[u8]| {
+        made.set(made.get() + 1);
+        bytes.len()
+    };
+    let body = Bytes::from(vec![b'1'; 3]);
+    assert_eq!(body.twin(&make), None, "nobody shares it");
+    let shared = body.clone();
+    assert_eq!(body.twin(&make), Some(&3));
+    assert_eq!(shared.twin(&make), Some(&3));
+    assert_eq!(made.get(), 1);
 }

@@ -1,6 +1,7 @@
 //! What an MGET means for an entry: served, stale, another service's, or missing.
 
 use edgeweir::cache::entry::{Meta, Origin, hash};
+use edgeweir::cache::lookup::Ask;
 use edgeweir::cache::{Found, Lookup, Lookups, Seen};
 use edgeweir::redis::{Reply, Word};
 use proptest::prelude::*;
@@ -13,6 +14,14 @@ fn lookup() -> Lookup {
         key: "books:top:all".to_owned(),
         tags: vec!["books".to_owned(), "category:7".to_owned()],
     }
+}
+
+fn whole(lookups: impl IntoIterator<Item = Lookup>) -> Lookups {
+    let mut all = Lookups::default();
+    for lookup in lookups {
+        all.push(lookup, Ask::Whole);
+    }
+    all
 }
 
 /// Generations of the key and of its two tags.
@@ -54,8 +63,8 @@ fn seen(body: Option<&[u8]>, record: Option<&[u8]>, generations: &[Option<&str>]
     let bytes = |value: Option<&[u8]>| value.map_or(Reply::Nil, |v| Reply::Bytes(v.to_vec()));
     let mut values = vec![bytes(body), bytes(record)];
     values.extend(generations.iter().map(|g| g.map_or(Reply::Nil, text)));
-    let lookups = Lookups::new(vec![lookup()]);
-    let mut seen = lookups.judge(&Reply::List(values), NOW_MS).unwrap();
+    let lookups = whole([lookup()]);
+    let mut seen = lookups.judge(&[Reply::List(values)], NOW_MS).unwrap();
     assert_eq!(seen.len(), 1);
     seen.remove(0)
 }
@@ -73,7 +82,7 @@ fn asks_for_entry_record_and_generations_in_one_mget_each_name_once() {
         key: "books:newest:all".to_owned(),
         tags: vec!["books".to_owned()],
     };
-    let command = Lookups::new(vec![lookup(), twin]).command();
+    let command = whole([lookup(), twin]).command();
     let expected = [
         "MGET",
         "books:top:all",
@@ -225,10 +234,10 @@ fn a_record_that_says_what_is_never_stored_counts_as_none() {
 
 #[test]
 fn another_number_of_values_than_keys_or_no_list_is_no_answer() {
-    let lookups = Lookups::new(vec![lookup()]);
+    let lookups = whole([lookup()]);
     for count in [0, 1, 4, 6] {
         let reply = Reply::List(vec![Reply::Nil; count]);
-        assert_eq!(lookups.judge(&reply, NOW_MS), None, "{count}");
+        assert_eq!(lookups.judge(&[reply], NOW_MS), None, "{count}");
     }
     for reply in [
         Reply::Nil,
@@ -236,11 +245,11 @@ fn another_number_of_values_than_keys_or_no_list_is_no_answer() {
         text("x"),
         Reply::Error("ERR".to_owned()),
     ] {
-        assert_eq!(lookups.judge(&reply, NOW_MS), None);
+        assert_eq!(lookups.judge(&[reply], NOW_MS), None);
     }
     let whole = Reply::List(vec![Reply::Nil; 5]);
     assert_eq!(
-        lookups.judge(&whole, NOW_MS).map(|seen| seen.len()),
+        lookups.judge(&[whole], NOW_MS).map(|seen| seen.len()),
         Some(1)
     );
 }
@@ -281,8 +290,8 @@ proptest! {
     fn random_values_never_panic_and_never_pass_for_ours(
         values in proptest::collection::vec(any_reply(), 5)
     ) {
-        let lookups = Lookups::new(vec![lookup()]);
-        let seen = lookups.judge(&Reply::List(values.clone()), NOW_MS).unwrap();
+        let lookups = whole([lookup()]);
+        let seen = lookups.judge(&[Reply::List(values.clone())], NOW_MS).unwrap();
         if let Found::Fresh(entry) | Found::Stale(entry) = &seen[0].found {
             prop_assert_eq!(values[0].as_bytes(), Some(&*entry.body));
             let record = Meta::read(values[1].as_bytes().unwrap()).unwrap();

@@ -5,8 +5,7 @@
 //! older version, whatever fills, refreshes, adoptions and retries are under way.
 //!
 //! Values that a backend put there are purged by `DEL` alone (CONTRACT, Redis keys), so
-//! purges of tags do not bind them. A `meta:` record is lost together with its body: see
-//! ARCHITECTURE, What is known to be weak.
+//! purges of tags do not bind them.
 //!
 //! With L1 an isolate that trusts its own entries sees a purge elsewhere at most `l1` late,
 //! its own at once; one that validates them sees every purge at once.
@@ -340,10 +339,7 @@ fn lose(rng: &mut Rng, world: &World, id: &str) {
         4 | 5 => world.redis.evict(&format!("gen:item:{id}")),
         6 | 7 => world.redis.evict(&format!("gen:key:items:{id}")),
         8 => world.redis.evict(&format!("items:{id}")),
-        _ => {
-            world.redis.evict(&format!("items:{id}"));
-            world.redis.evict(&format!("meta:items:{id}"));
-        }
+        _ => world.redis.evict(&format!("meta:items:{id}")),
     }
 }
 

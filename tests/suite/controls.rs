@@ -34,13 +34,17 @@ fn shop() -> Policy {
 pub fn world() -> (Rc<World>, Isolate, Isolate) {
     let world = World::new(first_seed());
     world.origin(|_| Says::json(&json!({})));
-    let settings = || Settings {
+    let one = world.isolate_with(shop(), operated());
+    let other = world.isolate_with(shop(), operated());
+    (world, one, other)
+}
+
+/// There is an operator, whom `admin` asks as.
+pub fn operated() -> Settings {
+    Settings {
         admin_token: Some(Secret::new("admin-token")),
         ..Settings::default()
-    };
-    let one = world.isolate_with(shop(), settings());
-    let other = world.isolate_with(shop(), settings());
-    (world, one, other)
+    }
 }
 
 pub fn admin(isolate: &Isolate, method: &str, target: &str, body: &str) -> Served {
@@ -194,6 +198,67 @@ fn another_size_loses_no_counts() {
     );
     assert_eq!(refused.status, 429);
     assert_eq!(world.immortal_keys(), [""; 0]);
+}
+
+/// A larger size is nobody's refusal any more, also where one was just told.
+#[test]
+fn a_refusal_ends_with_the_size_that_it_was_for() {
+    let (_, one, _) = world();
+    let statuses = |count: usize| -> Vec<u16> {
+        let served = (0..count).map(|_| one.get_settled("/books/1").status);
+        served.collect()
+    };
+    assert_eq!(statuses(7), [200, 200, 200, 200, 200, 429, 429]);
+    resize(&one, "book?limit=burst&id=192.0.2.1", 6);
+    assert_eq!(statuses(2), [200, 429]);
+    resize(&one, "book?limit=burst&id=192.0.2.1", 7);
+    assert_eq!(statuses(2), [200, 429]);
+}
+
+/// An operator's size is one that the limit could have: its dearest request fits, its log
+/// ends somewhere, and its counters hold it.
+#[test]
+fn a_size_must_fit_its_limit() {
+    let world = World::new(first_seed());
+    let limit = |name, more: Value| {
+        let mut limit = json!({ "name": name, "requests": 100, "window": "60m", "by": "ip" });
+        limit
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        limit
+    };
+    let policy = policy(
+        &json!({ "route": [{ "name": "all", "match": "GET /all", "limit": [
+        limit("narrow", json!({ "cost": 3 })),
+        limit("wide", json!({ "requests": 40_000 })),
+        limit("fixed", json!({ "algorithm": "fixed-window" })),
+        limit("log", json!({ "algorithm": "sliding-log" })),
+        limit("bucket", json!({ "algorithm": "token-bucket", "burst": 10, "cost": 6 })),
+    ] }] }),
+    );
+    let isolate = world.isolate_with(policy, operated());
+    let widest = 1_u64 << 31;
+    for (name, least, most) in [
+        ("narrow", 3, 32_767),
+        ("wide", 1, widest),
+        ("fixed", 1, widest),
+        ("log", 1, 10_000),
+        // Its burst is a tenth of it.
+        ("bucket", 60, widest),
+    ] {
+        for (requests, status) in [(least - 1, 400), (least, 200), (most, 200), (most + 1, 400)] {
+            let body = json!({ "requests": requests }).to_string();
+            let target = format!("/-/limits/all?limit={name}");
+            let set = admin(&isolate, "PUT", &target, &body);
+            assert_eq!(set.status, status, "{name} {requests}: {}", set.text());
+        }
+        let target = format!("/-/limits/all?limit={name}");
+        let body = json!({ "requests": least }).to_string();
+        assert_eq!(admin(&isolate, "PUT", &target, &body).status, 200);
+    }
+    // The smallest size of each admits a request.
+    assert_eq!(isolate.get_settled("/all").status, 200);
 }
 
 /// An id's own size beats the route's, and is nobody else's; a count over all routes has
@@ -388,9 +453,8 @@ fn a_deny_of_everybody_can_be_taken_back() {
 fn without_redis_nothing_is_asked() {
     let world = World::new(first_seed());
     let settings = Settings {
-        admin_token: Some(Secret::new("admin-token")),
         without_redis: true,
-        ..Settings::default()
+        ..operated()
     };
     let isolate = world.isolate_as(shop(), settings);
     for target in ["/free", "/books/1"] {

@@ -2,21 +2,13 @@
 
 use std::rc::Rc;
 
-use edgeweir::config::Secret;
-use edgeweir::gateway::Settings;
 use serde_json::{Value, json};
 
+use super::controls::{admin, operated};
 use super::sim::first_seed;
 use super::world::{Ask, Isolate, Says, Served, World, policy};
 
 const CLIENT: &str = "198.51.100.7";
-
-fn settings() -> Settings {
-    Settings {
-        admin_token: Some(Secret::new("admin-token")),
-        ..Settings::default()
-    }
-}
 
 fn world(limit: &Value) -> (Rc<World>, Vec<Isolate>) {
     let world = World::new(first_seed());
@@ -28,7 +20,7 @@ fn world(limit: &Value) -> (Rc<World>, Vec<Isolate>) {
             { "name": "plain", "match": "GET /plain", "limit": [limit] },
         ],
     }));
-    let isolate = |_| world.isolate_with(policy.clone(), settings());
+    let isolate = |_| world.isolate_with(policy.clone(), operated());
     let isolates = (0..3).map(isolate).collect();
     (world, isolates)
 }
@@ -119,6 +111,56 @@ fn refusals_and_failures_give_back() {
     );
 }
 
+/// Goes on until it is banned.
+fn hammer(world: &World, isolates: &[Isolate]) -> Served {
+    for isolate in isolates.iter().cycle().take(150) {
+        let served = ask(isolate, "/plain");
+        if is_banned(&served) {
+            return served;
+        }
+        world.pass(200);
+    }
+    panic!("nobody is banned within half a minute");
+}
+
+fn is_banned(served: &Served) -> bool {
+    served.text().contains("abnormal-usage-detected")
+}
+
+/// What an operator resets begins anew: also the conduct, everywhere, and of that address
+/// alone.
+#[test]
+fn a_reset_ends_a_ban() {
+    let limit = json!({ "name": "burst", "requests": 5, "window": "60s", "by": "ip",
+        "penalty": { "after": 5, "base": "1h", "max": "2h" } });
+    let (world, isolates) = world(&limit);
+    world.origin(|_| Says::json(&json!({})));
+    hammer(&world, &isolates);
+    world.pass(2_000);
+    for isolate in &isolates {
+        ask(isolate, "/plain");
+        assert!(is_banned(&ask(isolate, "/plain")));
+    }
+    let reset = |id: &str| {
+        let target = format!("/-/limits/plain?id={id}");
+        let served = admin(&isolates[0], "DELETE", &target, "");
+        assert_eq!(served.status, 200, "{}", served.text());
+    };
+    reset("198.51.100.8");
+    assert!(is_banned(&ask(&isolates[0], "/plain")), "it was another's");
+    reset(CLIENT);
+    assert_eq!(ask(&isolates[0], "/plain").status, 200);
+    assert!(
+        is_banned(&ask(&isolates[1], "/plain")),
+        "it looks now and then"
+    );
+    world.pass(6_000);
+    for isolate in &isolates {
+        ask(isolate, "/plain");
+        assert_eq!(ask(isolate, "/plain").status, 200);
+    }
+}
+
 /// A client that goes on after its refusals is banned in all isolates, without a trip, and
 /// one that waits as it was told is not.
 #[test]
@@ -131,16 +173,7 @@ fn who_goes_on_is_banned_and_who_waits_is_not() {
         let ask = Ask::get("/plain").header("cf-connecting-ip", "198.51.100.8");
         isolate.ask(ask)
     };
-    let mut banned = None;
-    for number in 0..150 {
-        let served = ask(&isolates[number % 3], "/plain");
-        if served.text().contains("abnormal-usage-detected") {
-            banned = Some(served);
-            break;
-        }
-        world.pass(200);
-    }
-    let banned = banned.expect("it is banned within half a minute");
+    let banned = hammer(&world, &isolates);
     assert_eq!(banned.status, 429);
     assert_eq!(banned.json()["violated-policies"], json!(["burst"]));
     assert!((30..=70).contains(&banned.get("retry-after").parse::<u64>().unwrap()));

@@ -7,8 +7,9 @@ use edgeweir::gateway::Settings;
 use edgeweir::policy::Policy;
 use serde_json::{Value, json};
 
+use super::controls::{admin, operated};
 use super::sim::first_seed;
-use super::world::{Ask, Isolate, Says, Served, World, policy};
+use super::world::{Ask, Isolate, Says, World, policy};
 
 fn shop() -> Policy {
     policy(&json!({
@@ -31,18 +32,8 @@ fn shop() -> Policy {
 fn world() -> (Rc<World>, Isolate) {
     let world = World::new(first_seed());
     world.origin(|_| Says::json(&json!({})));
-    let settings = Settings {
-        admin_token: Some(Secret::new("admin-token")),
-        ..Settings::default()
-    };
-    let isolate = world.isolate_with(shop(), settings);
+    let isolate = world.isolate_with(shop(), operated());
     (world, isolate)
-}
-
-fn admin(isolate: &Isolate, method: &str, target: &str, body: &str) -> Served {
-    let ask = Ask::new(method, target).body(body);
-    let ask = ask.header("cf-connecting-ip", "198.51.100.200");
-    isolate.ask(ask.header("authorization", "Bearer admin-token"))
 }
 
 fn used(isolate: &Isolate, target: &str) -> Vec<(String, u64)> {
@@ -115,6 +106,30 @@ fn a_look_charges_nothing() {
         all(&[("default", 0)])
     );
     assert_eq!(world.immortal_keys(), [""; 0]);
+}
+
+/// Of a token bucket its burst is what can be used, whatever its rate: that is what a look
+/// shows, and what the warning goes by.
+#[test]
+fn a_bucket_is_as_large_as_its_burst() {
+    let world = World::new(first_seed());
+    world.origin(|_| Says::json(&json!({})));
+    let bucket = |name, requests, burst| {
+        json!({ "name": name, "match": format!("GET /{name}"), "limit": [{ "name": name, "requests": requests,
+            "window": "60m", "by": "ip", "algorithm": "token-bucket", "burst": burst }] })
+    };
+    let policy = policy(&json!({ "route": [bucket("short", 100, 10), bucket("long", 10, 40)] }));
+    let isolate = world.isolate_with(policy, operated());
+    for (name, burst) in [("short", 10), ("long", 40)] {
+        for asked in 1..=burst {
+            let served = isolate.get_settled(&format!("/{name}"));
+            assert_eq!(served.status, 200, "{name} {asked}");
+            let is_near = !served.get("x-ratelimit-near").is_empty();
+            assert_eq!(is_near, asked * 5 >= burst * 4, "{name} {asked}");
+            let look = format!("/-/limits/{name}?id=192.0.2.1");
+            assert_eq!(used(&isolate, &look), all(&[(name, asked)]));
+        }
+    }
 }
 
 /// What stands in the place of the policy's size is shown, and whose it is.
@@ -418,9 +433,8 @@ fn hashed_ids_are_asked_for_by_what_people_know() {
     let world = World::new(first_seed());
     world.origin(|_| Says::json(&json!({})));
     let settings = Settings {
-        admin_token: Some(Secret::new("admin-token")),
         hash_key: Some(Secret::new("hash-key")),
-        ..Settings::default()
+        ..operated()
     };
     let isolate = world.isolate_with(policy, settings);
     isolate.get_settled("/books/1");

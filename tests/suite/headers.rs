@@ -12,6 +12,7 @@ fn quota(name: &str, requests: u32, window_ms: u64, remaining: u32, reset_ms: u6
     Quota {
         name: name.to_owned(),
         requests,
+        capacity: u64::from(requests),
         window_ms,
         remaining,
         reset_ms,
@@ -307,7 +308,7 @@ fn a_match_becomes_a_304_without_a_body() {
         Response::<()> {
             status,
             headers,
-            body: Body::Bytes((*b"{}").into()),
+            body: Body::Bytes(b"{}"[..].into()),
         }
     };
     let done = revalidate(answer(200, Some("\"a\"")), Some("\"a\""));

@@ -7,7 +7,7 @@ use edgeweir::policy::{Algorithm, By, Cost, Limit};
 
 use crate::sim::crowd::{Crowd, START_MS as START_MS_OF_CROWD, most_in_any_window, poisson};
 use crate::sim::desk::{Desk, START_MS, costing, minute};
-use crate::sim::{Rng, first_seed};
+use crate::sim::{Passage, Rng, first_seed};
 
 const ALL: [Algorithm; 4] = [
     Algorithm::SlidingWindow,
@@ -102,13 +102,23 @@ fn a_cost_of_nothing_only_looks() {
     for algorithm in ALL {
         let (desk, limit) = (Desk::new(), ten(algorithm));
         let free = costing(&limit, 0);
-        assert_eq!(remaining(&desk.check(from_ref(&free))), 10, "{algorithm:?}");
+        let look = |left| {
+            let looked = desk.check(from_ref(&free));
+            let seen = (&looked.verdict, looked.degraded, remaining(&looked));
+            assert_eq!(seen, (&Verdict::Admitted, false, left), "{algorithm:?}");
+            assert!(looked.deferred.is_empty(), "{algorithm:?}");
+        };
+        for _ in 0..2 {
+            look(10);
+        }
         assert_eq!(admitted(&desk, &limit, 10), 10);
         for _ in 0..3 {
-            let looked = desk.check(from_ref(&free));
-            assert_eq!(looked.verdict, Verdict::Admitted, "{algorithm:?}");
-            assert_eq!(remaining(&looked), 0, "{algorithm:?}");
+            look(0);
         }
+        // Later than its label says, so that what it charged would be moved.
+        let slow = Passage::new(90_000, 2_000);
+        desk.passages.borrow_mut().push_back(slow);
+        look(0);
         assert_eq!(admitted(&desk, &limit, 1), 0, "{algorithm:?}");
     }
 }

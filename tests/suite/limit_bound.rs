@@ -389,6 +389,60 @@ fn a_burst_on_cold_isolates_with_wrong_clocks_admits_the_limit() {
     }
 }
 
+/// The same where it begins just before an epoch ends: what the new epoch has room for is
+/// asked for among charges of refused requests that are on their way back, so some of it may
+/// stay. By what margin goes by how far away Redis is.
+#[test]
+fn a_burst_astride_a_boundary_stays_below_the_limit_by_little() {
+    for (one_way_us, least) in [(20_000, 80), (60_000, 70), (200_000, 40)] {
+        let counts: Vec<usize> = [5, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600]
+            .into_iter()
+            .flat_map(|before_ms| {
+                (first_seed()..first_seed() + 4).map(move |seed| (before_ms, seed))
+            })
+            .map(|(before_ms, seed)| burst_before_a_boundary(seed, before_ms, one_way_us))
+            .collect();
+        println!("trips of at most {one_way_us} us each way: {counts:?}");
+        let first = first_seed();
+        assert!(
+            counts.iter().all(|count| (least..=100).contains(count)),
+            "EDGEWEIR_SEED={first}"
+        );
+        let is_full = |count: &&usize| **count >= 98;
+        assert!(counts.iter().filter(is_full).count() * 2 > counts.len());
+    }
+}
+
+/// How many of a limit of 100 are admitted when 2 000 requests come within 0.3 s to four
+/// cold isolates, the first of them so long before an epoch ends.
+fn burst_before_a_boundary(seed: u64, before_ms: u64, one_way_us: u64) -> usize {
+    let sim = Sim::new(1_770_000_060_000 - before_ms);
+    let redis = Rc::new(FakeRedis::default());
+    let outcomes = Rc::new(RefCell::new(Outcomes::default()));
+    let limit = crate::sim::traffic::limit("minute", 100, 60_000, By::Global);
+    let mut rng = Rng::new(seed);
+    for index in 0..4 {
+        let mut paths = Rng::new(rng.next());
+        let isolate = Isolate::new(&sim, &redis, move |_| Passage {
+            is_late_anyway: true,
+            ..Passage::new(
+                paths.between(300, one_way_us),
+                paths.between(300, one_way_us),
+            )
+        });
+        for number in 0..500 {
+            let tag = index * 500 + number + 1;
+            let at_us = sim.now_us() + rng.between(0, 300_000);
+            let asked = vec![(limit.clone(), "global".to_owned())];
+            send(&isolate, &outcomes, (tag, at_us, 0), asked, 150);
+        }
+    }
+    sim.run();
+    let outcomes = outcomes.borrow();
+    assert_eq!(outcomes.degraded.len(), 0, "EDGEWEIR_SEED={seed}");
+    outcomes.admitted.len()
+}
+
 /// A late answer that stays in its slot may still have run in the next epoch, where the
 /// last slot of an epoch is short: only Redis' time tells.
 #[test]

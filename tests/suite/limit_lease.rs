@@ -7,7 +7,7 @@ use edgeweir::policy::{By, Limit};
 
 use crate::sim::crowd::{Crowd, START_MS, most_in_any_window, poisson};
 use crate::sim::desk::Desk;
-use crate::sim::{Rng, first_seed};
+use crate::sim::{Passage, Rng, first_seed};
 
 fn leased(requests: u32, window_ms: u64) -> Limit {
     Limit {
@@ -159,6 +159,63 @@ fn a_permit_goes_back_when_another_limit_refuses() {
     }
     let after = desk.check(from_ref(&wide)).quotas[0].remaining;
     assert!(before - after <= 1, "{before} {after}");
+}
+
+/// A permit whose request another limit refuses goes back to the lease that it is of, or to
+/// Redis when that one has ended: in the next lease it would be spent too late.
+#[test]
+fn a_permit_never_moves_to_a_later_lease() {
+    let desk = Desk::new();
+    let wide = leased(1000, 60_000);
+    let narrow = Limit::new("narrow", 1, 60_000, By::User);
+    desk.admit(from_ref(&narrow), 1);
+    let ask = |times: u64| {
+        for _ in 0..times {
+            desk.wait(20);
+            desk.admit(from_ref(&wide), 1);
+        }
+    };
+    ask(150);
+    desk.commands();
+    ask(1);
+    assert_eq!(desk.commands(), [""; 0], "a lease is held");
+    // Its permit is taken now, and given back when the refusal comes, after two seconds: no
+    // lease is spent for longer.
+    let slow = Passage {
+        is_late_anyway: true,
+        ..Passage::new(2_200_000, 2_000)
+    };
+    desk.passages.borrow_mut().push_back(slow);
+    let refused = desk.check_later(&[narrow.clone(), wide.clone()], Vec::new());
+    let sim = desk.sim.clone();
+    let next: Vec<_> = (0..3)
+        .map(|_| desk.check_later(from_ref(&wide), Vec::new()))
+        .collect();
+    let others = async move {
+        sim.sleep_until(sim.now_us() + 2_100_000).await;
+        for check in next {
+            assert_eq!(check.await.verdict, Verdict::Admitted);
+        }
+    };
+    let (refused, ()) = desk
+        .sim
+        .block_on(futures_util::future::join(refused, others));
+    assert!(matches!(refused.verdict, Verdict::Refused { .. }));
+    desk.commands();
+    let mut spent = 0;
+    let given_back = loop {
+        desk.wait(10);
+        desk.admit(from_ref(&wide), 1);
+        let charges = desk.commands();
+        if !charges.is_empty() {
+            break charges;
+        }
+        spent += 1;
+    };
+    println!("{spent} spent, then {given_back:?}");
+    // The lease of the others, and then the permit, by itself.
+    assert!(given_back[0].contains("OVERFLOW SAT"), "{given_back:?}");
+    assert!(given_back[0].contains(" -1 "), "{given_back:?}");
 }
 
 /// What a visitor is told counts what came before an epoch's boundary, too, also while that

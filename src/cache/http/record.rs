@@ -5,11 +5,9 @@
 //! it. A body that is text lies there as it is, any other one in base64: commands to Redis
 //! are text.
 
-use std::rc::Rc;
-
 use super::vary::{self, Selecting};
 use crate::base64;
-use crate::http::Headers;
+use crate::http::{Bytes, Headers};
 
 /// Answers that differ by `Vary`; past it the oldest goes.
 pub const MAX_VARIANTS: usize = 8;
@@ -19,7 +17,7 @@ pub const MAX_VARIANTS: usize = 8;
 pub struct Stored {
     pub status: u16,
     pub headers: Headers,
-    pub body: Rc<[u8]>,
+    pub body: Bytes,
     /// From when its age counts: its arrival less the age that it had then.
     pub born_ms: u64,
     /// How long it is fresh from then on.
@@ -120,7 +118,7 @@ impl Record {
                 fresh_ms: rest.number()?,
                 headers: Headers::new(),
                 selecting: Vec::new(),
-                body: Rc::default(),
+                body: Vec::new().into(),
             };
             for _ in 0..rest.number()? {
                 let name = rest.text()?;

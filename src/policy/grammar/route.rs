@@ -23,16 +23,6 @@ const FIELDS: [&str; 11] = [
     "switch",
 ];
 
-const SWITCHES: [(&str, Switch); 4] = [
-    ("RATE_LIMIT_REDIS_ENABLED", Switch::RateLimitRedis),
-    ("VIEW_TRACKING_REDIS_ENABLED", Switch::ViewTrackingRedis),
-    ("NOTIFICATION_CACHE_ENABLED", Switch::NotificationCache),
-    (
-        "NOTIFICATION_RATE_LIMIT_ENABLED",
-        Switch::NotificationRateLimit,
-    ),
-];
-
 /// A route as far as it could be read; `None` beside a field that is there means a
 /// fault that is already known.
 pub struct Draft<'n> {
@@ -133,13 +123,13 @@ pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft
 /// One variable, or a list of them.
 fn switches(field: &Field<'_>, faults: &mut Faults) -> Option<Vec<Switch>> {
     let items = match &field.node.value {
-        Value::List(_) => field.list(SWITCHES.len(), faults)?,
+        Value::List(_) => field.list(Switch::VARIABLES.len(), faults)?,
         _ => vec![field.clone()],
     };
     let mut switches = Vec::new();
     let mut is_whole = true;
     for item in items {
-        let Some(switch) = item.choice(&SWITCHES, faults) else {
+        let Some(switch) = item.choice(&Switch::VARIABLES, faults) else {
             is_whole = false;
             continue;
         };

@@ -260,6 +260,13 @@ fn set(
                 expires_us = Some(now_us + ttl * unit_us);
                 rest
             }
+            ["PXAT", at_ms, rest @ ..] => {
+                let Ok(at_ms) = at_ms.parse::<u64>() else {
+                    return not_a_number();
+                };
+                expires_us = Some(at_ms * 1_000);
+                rest
+            }
             _ => return Reply::Error("ERR syntax error".to_owned()),
         };
     }
@@ -305,6 +312,10 @@ fn sorted_set(keys: &mut BTreeMap<String, Value>, name: &str, key: &str, words: 
                 [flag @ ("GT" | "XX"), pairs @ ..] => (*flag, pairs),
                 pairs => ("", pairs),
             };
+            if pairs.is_empty() {
+                let wrong = "ERR wrong number of arguments for 'zadd' command";
+                return Reply::Error(wrong.to_owned());
+            }
             let mut added = 0;
             for pair in pairs.chunks(2) {
                 let (Some(score), [_, member]) = (number(pair[0]), pair) else {

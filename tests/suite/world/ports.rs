@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 
-use edgeweir::http::{Body, Headers, Response};
+use edgeweir::http::{Body, Bytes, Headers, Response};
 use edgeweir::ports::{
     Bounded, Clock, Fetch, Log, Origin, OriginError, Random, Redis as RedisPort, Store,
 };
@@ -79,7 +79,7 @@ impl Says {
 /// A body on its way from the origin.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    bytes: Rc<[u8]>,
+    bytes: Bytes,
     body_ms: u64,
     breaks: bool,
 }
