@@ -3,6 +3,9 @@
 //! `gateway::handle` returns it, the edge runs it in `wait_until`; nothing else
 //! outlives a request.
 
+use futures_util::future::join;
+
+use crate::ahead::UnderWay;
 use crate::together::all;
 
 use crate::cache::entry::hash;
@@ -50,10 +53,12 @@ pub enum Deferred {
         /// What does as well while the same body lies there.
         or: Option<Box<Extension>>,
     },
-    /// Fetches an entry that was served stale.
+    /// Fetches an entry that was served, unless one is there that is fresh for longer than
+    /// until `than_ms`.
     Refresh {
         wanted: Wanted,
         generations: Vec<Option<String>>,
+        than_ms: u64,
     },
     /// The same of an answer in `http` mode.
     Revalidate {
@@ -75,6 +80,16 @@ pub enum Deferred {
 /// it some time after the answer, and a composed answer may have many entries to refresh.
 pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, work: Vec<Deferred>) {
     all(work.into_iter().map(|next| perform(gateway, ports, next))).await;
+}
+
+/// All that is due after an answer: the work, and what was begun before it.
+pub async fn finish<P: Ports>(
+    gateway: &Gateway,
+    ports: &P,
+    work: Vec<Deferred>,
+    under_way: Vec<UnderWay<'_>>,
+) {
+    join(run(gateway, ports, work), all(under_way)).await;
 }
 
 async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
@@ -111,14 +126,19 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
                 let batch = Batch::pipeline(vec![unlock]);
                 send(ports, Store::Cache, &batch, timeout_ms).await;
             }
+            if let (Some((lookup, _)), true) = (&only_if, is_sent) {
+                // What is there now is newer than what this isolate may have itself.
+                gateway.l1.borrow_mut().forget(&lookup.key);
+            }
             gateway.flights.borrow_mut().land(&flight);
         }
         Deferred::Refresh {
             wanted,
             generations,
+            than_ms,
         } => {
             let visit = Visit::new(gateway, ports);
-            fill::refresh(&visit, &wanted, generations).await;
+            fill::refresh(&visit, &wanted, generations, than_ms).await;
             // What follows is the end of that fill, never another refresh.
             Box::pin(run(gateway, ports, visit.take_deferred())).await;
         }

@@ -8,9 +8,9 @@
 //!
 //! ```text
 //! let gateway = Gateway::new(policy, settings);           // once per isolate
-//! let answer = edgeweir::gateway::handle(&gateway, &ports, request, incoming).await;
-//! respond(answer.response);
-//! edgeweir::deferred::run(&gateway, &ports, answer.deferred).await; // in wait_until
+//! let Answer { response, deferred, under_way } = handle(&gateway, &ports, request, incoming).await;
+//! respond(response);
+//! edgeweir::deferred::finish(&gateway, &ports, deferred, under_way).await; // in wait_until
 //! ```
 //!
 //! The whole call must be owned by `wait_until`, so that a visitor who leaves
@@ -20,6 +20,7 @@ use std::cell::RefCell;
 
 use crate::admin;
 use crate::admission::{Admission, admit, is_denied, is_off};
+use crate::ahead::UnderWay;
 use crate::bill;
 use crate::cache::purge::Unpurged;
 use crate::cache::written::Known;
@@ -49,6 +50,7 @@ use crate::refused::Refused;
 use crate::trip;
 use crate::visit::Visit;
 use crate::visitor::Visitor;
+use crate::warm::top::{self, Top};
 use crate::write::{self, Write};
 
 /// Longer paths are answered 414; workerd itself takes at most 16 KB of URL.
@@ -91,6 +93,8 @@ pub struct Gateway {
     pub controls: RefCell<Controls>,
     pub penalties: RefCell<Penalties>,
     pub refused: RefCell<Refused>,
+    /// What is asked most.
+    pub asked: RefCell<Top>,
 }
 
 impl Gateway {
@@ -98,6 +102,7 @@ impl Gateway {
         Self {
             penalties: RefCell::new(Penalties::new(&policy)),
             refused: RefCell::default(),
+            asked: RefCell::new(Top::new(&policy)),
             policy,
             settings,
             limits: RefCell::new(Memory::new()),
@@ -112,9 +117,11 @@ impl Gateway {
 }
 
 /// The answer, and the work that is due after it.
-pub struct Answer<B> {
+pub struct Answer<'a, B> {
     pub response: Response<B>,
     pub deferred: Vec<Deferred>,
+    /// What was begun before it, and goes on.
+    pub under_way: Vec<UnderWay<'a>>,
 }
 
 /// What a request will be answered with, if its limits admit it.
@@ -154,17 +161,18 @@ impl Plan<'_> {
 }
 
 /// Answers one request. Never fails: whatever happens has an answer.
-pub async fn handle<P: Ports>(
-    gateway: &Gateway,
-    ports: &P,
+pub async fn handle<'a, P: Ports>(
+    gateway: &'a Gateway,
+    ports: &'a P,
     request: Request,
     incoming: P::Incoming,
-) -> Answer<P::Body> {
+) -> Answer<'a, P::Body> {
     let visit = Visit::new(gateway, ports);
     let response = answer(&visit, &request, incoming).await;
     Answer {
         response,
         deferred: visit.take_deferred(),
+        under_way: visit.take_under_way(),
     }
 }
 
@@ -214,6 +222,9 @@ async fn answer<P: Ports>(
     let served = match Failure::of(asked.checked.verdict) {
         Some(refused) => Err(refused),
         None => {
+            for wanted in plan.wanted() {
+                top::count(visit, wanted);
+            }
             let seen = asked.seen;
             let served = serve(visit, request, &incoming, &resolved, &visitor, &plan, seen).await;
             visit.bill.borrow_mut().refusal().map_or(served, Err)

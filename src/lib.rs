@@ -17,10 +17,13 @@
 //! json       all JSON, read and written            names      a sorted set
 //! packing    entries that are no plain JSON        presentation gzip or not, and for whom
 //! edge       the platform, wasm only               concurrency  how many are at Redis
+//! jobs       what a run of the cron does           warm       entries fetched before they end
+//! ahead      around an entry's end
 //! ```
 
 pub mod admin;
 pub mod admission;
+pub mod ahead;
 pub mod base64;
 pub mod bill;
 pub mod cache;
@@ -37,6 +40,7 @@ pub mod gateway;
 pub mod headers;
 pub mod http;
 pub mod identity;
+pub mod jobs;
 pub mod json;
 pub mod limit;
 pub mod listing;
@@ -55,6 +59,7 @@ pub mod together;
 pub mod trip;
 pub mod visit;
 pub mod visitor;
+pub mod warm;
 pub mod write;
 
 #[cfg(target_arch = "wasm32")]

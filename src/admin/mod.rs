@@ -1,4 +1,4 @@
-//! `/-/`: health for everybody; purging, limits, lists and metrics for those who hold `ADMIN_TOKEN`.
+//! `/-/`: health for everybody; purging, warming, limits, lists and metrics for those who hold `ADMIN_TOKEN`.
 //!
 //! Every path below `/-/` is the edge's own; none reaches the origin.
 
@@ -9,6 +9,7 @@ mod metrics;
 mod named;
 mod purge;
 mod query;
+mod warm;
 
 use crate::failure::Failure;
 use crate::http::{Body, Headers, Request, Response};
@@ -23,6 +24,7 @@ use crate::write;
 
 pub const HEALTH: &str = "/-/health";
 const PURGE: &str = "/-/purge";
+const WARM: &str = "/-/warm";
 const LISTS: &str = "/-/lists";
 const LIMITS: &str = "/-/limits";
 const METRICS: &str = "/-/metrics";
@@ -73,6 +75,7 @@ fn word<T>(outcome: &Result<T, RedisError>) -> &'static str {
 /// What an authorised call is about.
 enum Call {
     Purge,
+    Warm,
     Lists,
     Limits,
     Metrics,
@@ -85,6 +88,7 @@ impl Call {
     fn of(path: &str) -> Option<Self> {
         match path {
             PURGE => Some(Self::Purge),
+            WARM => Some(Self::Warm),
             LISTS => Some(Self::Lists),
             LIMITS => Some(Self::Limits),
             METRICS => Some(Self::Metrics),
@@ -98,7 +102,7 @@ impl Call {
 
     fn allow(&self) -> &'static str {
         match self {
-            Self::Purge | Self::Lists => "POST",
+            Self::Purge | Self::Warm | Self::Lists => "POST",
             Self::Limits | Self::Metrics | Self::Explain => "GET",
             Self::LimitsOf(_) => "GET, PUT, DELETE",
         }
@@ -129,6 +133,7 @@ pub async fn answer<P: Ports>(
     };
     match &call {
         Call::Purge => purge::purge(visit, &body).await,
+        Call::Warm => warm::warm(visit, &body).await,
         Call::Lists => lists::change(visit, &body).await,
         Call::Limits => lists::show(visit).await,
         Call::Metrics => Ok(metrics::show(visit.gateway)),

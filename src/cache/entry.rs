@@ -21,6 +21,8 @@ pub struct Entry {
     pub stored_ms: u64,
     pub fresh_until_ms: u64,
     pub stale_until_ms: u64,
+    /// How long its fetch took, if that is known.
+    pub took_ms: Option<u64>,
 }
 
 impl Entry {
@@ -65,6 +67,8 @@ pub struct Meta {
     /// XXH3-128 of the body, hexadecimal.
     pub hash: String,
     pub body: Option<String>,
+    /// How long the fetch took, in milliseconds.
+    pub took: Option<u64>,
 }
 
 impl Meta {
@@ -86,6 +90,7 @@ impl Meta {
                 Origin::Negative => std::str::from_utf8(&entry.body).ok().map(str::to_owned),
                 Origin::Edge => None,
             },
+            took: entry.took_ms,
         }
     }
 
@@ -113,6 +118,9 @@ impl Meta {
         record.insert("hash", json!(&self.hash));
         if let Some(body) = &self.body {
             record.insert("body", json!(body));
+        }
+        if let Some(took) = self.took {
+            record.insert("took", json!(took));
         }
         Value::Object(record).text()
     }
@@ -152,6 +160,7 @@ impl Meta {
                 None | Some(Value::Null) => None,
                 Some(body) => Some(text(body)?),
             },
+            took: number("took"),
         })
     }
 
@@ -171,6 +180,7 @@ impl Meta {
             stored_ms: self.stored,
             fresh_until_ms: self.fresh_until,
             stale_until_ms: self.stale_until,
+            took_ms: self.took,
         }
     }
 }

@@ -229,7 +229,7 @@ fn unless_orphaned(found: Found, expiry: Option<i64>) -> Found {
 }
 
 /// Whether every generation of an entry is there and unchanged.
-pub(super) fn current(stored: &[String], now: &[Option<String>]) -> bool {
+pub fn current(stored: &[String], now: &[Option<String>]) -> bool {
     stored.len() == now.len()
         && stored
             .iter()
@@ -262,5 +262,6 @@ fn foreign(body: &[u8], now_ms: u64) -> Found {
         stored_ms: now_ms,
         fresh_until_ms: now_ms,
         stale_until_ms: now_ms,
+        took_ms: None,
     })
 }

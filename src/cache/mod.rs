@@ -4,9 +4,11 @@
 //! `flight` lets requests of one isolate share a fill, `purge` changes
 //! generations, `adopted` knows other services' values, `written` makes a write's
 //! answer the entry, `l1` keeps entries in the isolate, `http` judges by the origin's
-//! headers, `packed` is what is more than plain JSON. Nothing here sends anything or reads a clock.
+//! headers, `packed` is what is more than plain JSON, `early` elects who refreshes.
+//! Nothing here sends anything or reads a clock.
 
 pub mod adopted;
+pub mod early;
 pub mod entry;
 pub mod flight;
 pub mod http;

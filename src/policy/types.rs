@@ -271,6 +271,10 @@ pub struct CacheRule {
     pub forward_credentials: bool,
     /// `format` and `scope`: what an entry is in Redis, and for whom.
     pub form: Form,
+    pub warm: Option<Warm>,
+    /// How long a request waits for the origin before it gets a stale entry; `None`: not at
+    /// all.
+    pub patience_ms: Option<u64>,
 }
 
 /// What an entry is in Redis.
@@ -282,6 +286,39 @@ pub enum Form {
     Packed,
     /// `scope = "user"`: the same of one user, encrypted, never compressed.
     User,
+}
+
+/// Which entries the cron keeps fresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warm {
+    /// Below `ttl_ms`.
+    pub every_ms: u64,
+    /// Values of placeholders and of listed parameters, in the policy's order.
+    pub values: Vec<(String, Vec<String>)>,
+    /// So many of the most asked ones of the last hour.
+    pub top: usize,
+}
+
+impl Warm {
+    /// Every combination of the values; without any a single empty one, or none beside `top`.
+    pub fn combinations(&self) -> Vec<Vec<(&str, &str)>> {
+        if self.values.is_empty() && self.top > 0 {
+            return Vec::new();
+        }
+        let mut all = vec![Vec::new()];
+        for (name, values) in &self.values {
+            let mut longer = Vec::with_capacity(all.len() * values.len());
+            for begun in &all {
+                for value in values {
+                    let mut one = begun.clone();
+                    one.push((name.as_str(), value.as_str()));
+                    longer.push(one);
+                }
+            }
+            all = longer;
+        }
+        all
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

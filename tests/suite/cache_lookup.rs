@@ -40,6 +40,7 @@ fn meta() -> Meta {
         generations: generations(),
         hash: hash(BODY.as_bytes()),
         body: None,
+        took: Some(20),
     }
 }
 

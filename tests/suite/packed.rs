@@ -253,6 +253,7 @@ fn a_bomb_is_not_expanded() {
             stored_ms: world.now_ms(),
             fresh_until_ms: world.now_ms() + 60_000,
             stale_until_ms: world.now_ms() + 60_000,
+            took_ms: None,
         };
         let value = packed::text(&entry, Origin::Edge, &generations);
         world

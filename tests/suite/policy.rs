@@ -15,6 +15,7 @@ mod route;
 mod subject;
 mod text;
 mod unbuilt;
+mod warm;
 
 use std::hash::{BuildHasher, RandomState};
 

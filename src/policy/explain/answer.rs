@@ -142,6 +142,18 @@ fn kept(
             ),
         },
     );
+    if let Some(patience_ms) = rule.patience_ms {
+        let patience = show_ms(patience_ms);
+        add!(
+            out,
+            "",
+            format!("patience: {patience} for the origin, and then the stale one"),
+        );
+        out.fact("patience", patience);
+    }
+    if let Some(warm) = &rule.warm {
+        warmed(out, warm);
+    }
     let size = show_bytes(u64::try_from(rule.max_bytes).unwrap_or(u64::MAX));
     add!(out, "", format!("bodies up to {size}"));
     out.fact("max_size", size);
@@ -176,13 +188,40 @@ fn kept(
     out.fact("credentials", word);
     add!(out, "", text);
     let stored = match rule.form {
-        Form::Plain => "a 200 with JSON, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding",
-        Form::Packed => "a 200, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding",
+        Form::Plain => {
+            "a 200 with JSON, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding"
+        }
+        Form::Packed => {
+            "a 200, without Set-Cookie, private, no-store and a Vary on more than Accept-Encoding"
+        }
         Form::User => "a 200, without Set-Cookie and no-store",
     };
     add!(out, "", format!("stored: {stored}"));
     out.fact("stored", stored);
     None
+}
+
+/// Which entries are kept warm.
+fn warmed(out: &mut Explanation, warm: &Warm) {
+    let every = show_ms(warm.every_ms);
+    let named = |(name, values): &(String, Vec<String>)| format!("{name} {}", values.join(", "));
+    let mut which: Vec<String> = warm.values.iter().map(named).collect();
+    if warm.top > 0 {
+        which.push(format!("the {} most asked of the last hour", warm.top));
+    }
+    if which.is_empty() {
+        which.push("the only entry".to_owned());
+    }
+    let text = format!("warm: {}, every {every}", which.join("; "));
+    add!(out, "", text);
+    let mut values: Vec<Value<'static>> = Vec::new();
+    for (name, these) in &warm.values {
+        values.push(json!({ "name": name.clone(), "values": these.clone() }));
+    }
+    out.fact(
+        "warm",
+        json!({ "every": every, "values": values, "top": warm.top }),
+    );
 }
 
 /// Which parameters of the query reach key and origin.

@@ -14,7 +14,10 @@ mod limit;
 mod route;
 mod subject;
 mod unbuilt;
+mod warm;
 mod whole;
+
+pub use warm::request as warm_request;
 
 use super::bounds::*;
 use super::error::Faults;
@@ -80,6 +83,7 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
         .as_ref()
         .map_or(&[][..], |defaults| &defaults.limits);
     whole::check(&drafts, limits, faults);
+    warm::total(&drafts, faults);
     let list = root.get("defaults").and_then(|field| field.child("limit"));
     whole::inherited(&drafts, limits, list, faults);
     let defaults = defaults?;

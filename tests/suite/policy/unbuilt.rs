@@ -1,6 +1,6 @@
 //! What is not built yet says so; what is left out has the contract's defaults.
 
-use super::marked::{errors_of, expect, in_cache, in_route, in_route_put};
+use super::marked::{errors_of, expect, in_route, in_route_put};
 use super::{json, toml};
 
 const NOT_BUILT: &str = "is part of the policy's grammar, but this version does not build it yet";
@@ -20,11 +20,6 @@ fn what_is_not_built_yet_says_so() {
             NOT_BUILT,
         );
     }
-    in_cache(
-        "§warm = { every = \"30s\", values = { id = [\"1\"] } }",
-        "/warm",
-        NOT_BUILT,
-    );
     in_route_put(
         "purge = { tags = [\"x\"], §mode = \"soft\" }",
         "/purge/mode",
@@ -58,18 +53,6 @@ fn what_is_not_built_yet_has_its_shape_all_the_same() {
         "§view = { story = §1 }",
         "/view/story",
         "/view",
-        "is a number, not text",
-    );
-    twice(
-        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { every = §\"x\" } }",
-        "/cache/warm/every",
-        "/cache/warm",
-        "no duration",
-    );
-    twice(
-        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { values = { id = [§1] } } }",
-        "/cache/warm/values/id/0",
-        "/cache/warm",
         "is a number, not text",
     );
 }

@@ -34,6 +34,8 @@ pub struct FakeRedis {
     pub ran: RefCell<Vec<Ran>>,
     /// HTTP requests that reached it.
     pub trips: Cell<u64>,
+    /// No key expires before that.
+    next_us: Cell<u64>,
 }
 
 impl FakeRedis {
@@ -51,6 +53,9 @@ impl FakeRedis {
             _ => self.hashes.answer(now_us, &args),
         };
         let reply = of_hash.unwrap_or_else(|| self.answer(now_us, &args));
+        if let Some(key) = args.get(1) {
+            self.note_expiry(key);
+        }
         self.ran.borrow_mut().push(Ran {
             at_us: now_us,
             tag,
@@ -110,6 +115,7 @@ impl FakeRedis {
             ..Value::default()
         };
         self.keys.borrow_mut().insert(key.to_owned(), value);
+        self.note_expiry(key);
     }
 
     /// Loses one key, as a Redis that evicts does; nobody is told.
@@ -131,11 +137,23 @@ impl FakeRedis {
             .collect()
     }
 
+    fn note_expiry(&self, key: &str) {
+        let keys = self.keys.borrow();
+        if let Some(at) = keys.get(key).and_then(|value| value.expires_us) {
+            self.next_us.set(self.next_us.get().min(at));
+        }
+    }
+
+    /// To look at all keys for each command would take longer than the commands.
     fn expire(&self, now_us: u64) {
         self.hashes.expire(now_us);
-        self.keys
-            .borrow_mut()
-            .retain(|_, value| value.expires_us.is_none_or(|at| at > now_us));
+        if now_us < self.next_us.get() {
+            return;
+        }
+        let mut keys = self.keys.borrow_mut();
+        keys.retain(|_, value| value.expires_us.is_none_or(|at| at > now_us));
+        let next_us = keys.values().filter_map(|value| value.expires_us).min();
+        self.next_us.set(next_us.unwrap_or(u64::MAX));
     }
 
     fn answer(&self, now_us: u64, words: &[&str]) -> Reply {
@@ -156,6 +174,10 @@ impl FakeRedis {
             ["DEL", names @ ..] if !names.is_empty() => {
                 let gone = names.iter().filter(|key| keys.remove(**key).is_some());
                 Reply::Int(gone.count() as i64)
+            }
+            ["EXISTS", names @ ..] if !names.is_empty() => {
+                let there = names.iter().filter(|key| keys.contains_key(**key));
+                Reply::Int(there.count() as i64)
             }
             ["PEXPIRE", key, ttl_ms] => match (keys.get_mut(*key), ttl_ms.parse::<u64>()) {
                 (_, Err(_)) => not_a_number(),
@@ -192,11 +214,12 @@ impl FakeRedis {
                 Some(value) => value.expires_us.map_or(-1, |at_us| (at_us / 1000) as i64),
             }),
             ["PING"] => Reply::Bytes(b"PONG".to_vec()),
-            ["GETRANGE", key, "0", "-1"] => Reply::Bytes(
-                keys.get(*key)
-                    .map(|value| value.bytes.clone())
-                    .unwrap_or_default(),
-            ),
+            ["GETRANGE", key, "0", last] => {
+                let bytes = keys.get(*key).map(|value| value.bytes.clone());
+                let bytes = bytes.unwrap_or_default();
+                let most = last.parse().map_or(bytes.len(), |last: usize| last + 1);
+                Reply::Bytes(bytes.into_iter().take(most).collect())
+            }
             ["APPEND", key, bytes] => {
                 let value = keys.entry((*key).to_owned()).or_default();
                 value.bytes.extend_from_slice(bytes.as_bytes());
