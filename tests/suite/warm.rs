@@ -202,8 +202,7 @@ fn what_is_gone_is_fetched_and_what_is_anothers_is_not() {
     world.redis.evict("meta:item:3");
     cron(&isolate);
     let fetched = |id: u32| world.asked_for(&format!("/item/{id}"));
-    // A body without its record passes for another service's until it expires.
-    assert_eq!([0, 1, 2, 3, 4].map(fetched), [2, 1, 2, 1, 1]);
+    assert_eq!([0, 1, 2, 3, 4].map(fetched), [2, 2, 2, 1, 1]);
     assert_eq!(world.redis.get("item:3").unwrap(), b"{\"theirs\":1}");
     let purge = Ask::new("POST", "/-/purge").header("authorization", "Bearer admin-token");
     isolate.ask(purge.body(r#"{"tags":["all"]}"#));
