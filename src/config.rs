@@ -8,6 +8,7 @@ use std::fmt;
 use crate::policy::Switch;
 use crate::policy::bounds::{MAX_REQUESTS, MAX_WINDOW_MS};
 use crate::redis::{Endpoint, MAX_SHARDS};
+use crate::views::due::{Cron, MAX_INTERVAL_HOURS, Schedule};
 
 /// What the variables say.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct Config {
     pub rate_limit_window_ms: Option<u64>,
     /// `RATE_LIMIT_MAX_REQUESTS`, from 1 to 2^31.
     pub rate_limit_max_requests: Option<u32>,
+    /// `VIEW_SYNC_CRON`, else `VIEW_SYNC_INTERVAL_HOURS`.
+    pub views: Schedule,
 }
 
 #[derive(Debug, Clone)]
@@ -111,6 +114,7 @@ impl Config {
             rate_limit_max_requests: vars
                 .number("RATE_LIMIT_MAX_REQUESTS", u64::from(MAX_REQUESTS))?
                 .and_then(|requests| u32::try_from(requests).ok()),
+            views: vars.schedule()?,
         })
     }
 }
@@ -194,6 +198,22 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             .filter(|number| (1..=max).contains(number))
             .map(Some)
             .ok_or_else(|| problem(variable, format!("must be a whole number from 1 to {max}")))
+    }
+
+    /// Both must be right, though one of them is enough.
+    fn schedule(&self) -> Result<Schedule, ConfigError> {
+        const CRON: &str = "VIEW_SYNC_CRON";
+        let hours = self.number("VIEW_SYNC_INTERVAL_HOURS", MAX_INTERVAL_HOURS)?;
+        let Some(text) = self.trimmed(CRON) else {
+            return Ok(hours.map_or_else(Schedule::default, Schedule::Hours));
+        };
+        match Cron::parse(&text) {
+            Some(cron) => Ok(Schedule::Cron(Box::new(cron))),
+            None => Err(problem(
+                CRON,
+                "must be five fields of numbers, such as 0 2,14 * * *",
+            )),
+        }
     }
 
     fn token(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {

@@ -13,6 +13,7 @@ use crate::deferred;
 use crate::gateway::Gateway;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
+use crate::views;
 
 /// Of wrangler.toml's trigger.
 pub const PERIOD_MS: u64 = 5 * 60_000;
@@ -64,8 +65,9 @@ pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, origin_requests: usize)
     if gateway.settings.without_redis || !take(gateway, ports, &token).await {
         return;
     }
-    let _run = Run::new(gateway, ports, origin_requests);
+    let run = Run::new(gateway, ports, origin_requests);
     // Here is a line for each job. The first one has all of the run's origin requests.
+    run.spend(views::sync::by_cron(gateway, ports, run.requests_left()).await);
     release(gateway, ports, &token).await;
 }
 

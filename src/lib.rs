@@ -15,6 +15,7 @@
 //! trip       limits and entries in one trip        reading    what of the cache it must read
 //! exchange   one answer of `http` mode             base64     of Redis, JWTs and fields
 //! json       all JSON, read and written            names      a sorted set
+//! views      counted, kept and sent in batches
 //! edge       the platform, wasm only               concurrency  how many are at Redis
 //! jobs       what a run of the cron does
 //! ```
@@ -52,6 +53,7 @@ pub mod redis;
 pub mod refused;
 pub mod together;
 pub mod trip;
+pub mod views;
 pub mod visit;
 pub mod visitor;
 pub mod write;

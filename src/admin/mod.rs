@@ -1,4 +1,5 @@
-//! `/-/`: health for everybody; purging, limits, lists and metrics for those who hold `ADMIN_TOKEN`.
+//! `/-/`: health and counts of views for everybody; purging, limits, lists, metrics and the
+//! sync for those who hold `ADMIN_TOKEN`.
 //!
 //! Every path below `/-/` is the edge's own; none reaches the origin.
 
@@ -8,6 +9,7 @@ mod metrics;
 mod named;
 mod purge;
 mod query;
+mod views;
 
 use crate::failure::Failure;
 use crate::http::{Body, Headers, Request, Response};
@@ -74,6 +76,7 @@ enum Call {
     Lists,
     Limits,
     Metrics,
+    Sync,
     /// Of a route, by name.
     LimitsOf(String),
 }
@@ -85,6 +88,7 @@ impl Call {
             LISTS => Some(Self::Lists),
             LIMITS => Some(Self::Limits),
             METRICS => Some(Self::Metrics),
+            views::SYNC => Some(Self::Sync),
             _ => {
                 let route = path.strip_prefix(LIMITS)?.strip_prefix('/')?;
                 decode(route, false).map(Self::LimitsOf)
@@ -94,7 +98,7 @@ impl Call {
 
     fn allow(&self) -> &'static str {
         match self {
-            Self::Purge | Self::Lists => "POST",
+            Self::Purge | Self::Lists | Self::Sync => "POST",
             Self::Limits | Self::Metrics => "GET",
             Self::LimitsOf(_) => "GET, PUT, DELETE",
         }
@@ -107,6 +111,9 @@ pub async fn answer<P: Ports>(
     request: &Request,
     incoming: &P::Incoming,
 ) -> Result<Response<P::Body>, Failure> {
+    if let Some(item) = views::item_of(&request.path) {
+        return views::show(visit, request, item).await;
+    }
     let call = Call::of(&request.path).ok_or(Failure::NotFound)?;
     let Some(token) = &visit.gateway.settings.admin_token else {
         return Err(Failure::NotFound);
@@ -121,13 +128,16 @@ pub async fn answer<P: Ports>(
     }
     let body = match method {
         "GET" | "DELETE" => Vec::new(),
+        // It says nothing.
+        _ if matches!(call, Call::Sync) => Vec::new(),
         _ => body(visit, incoming).await?,
     };
     match &call {
         Call::Purge => purge::purge(visit, &body).await,
         Call::Lists => lists::change(visit, &body).await,
         Call::Limits => lists::show(visit).await,
-        Call::Metrics => Ok(metrics::show(visit.gateway)),
+        Call::Metrics => Ok(metrics::show(visit).await),
+        Call::Sync => views::sync(visit).await,
         Call::LimitsOf(route) => limits::answer(visit, request, route, &body).await,
     }
 }

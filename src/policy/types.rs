@@ -18,6 +18,8 @@ pub struct Defaults {
     pub address: Address,
     /// Ids stand in keys and reports as keyed hashes.
     pub hash_ids: bool,
+    /// Lower-case parts of User-Agent whose views are not counted.
+    pub bots: Vec<String>,
 }
 
 /// How the client's address is told.
@@ -82,6 +84,7 @@ pub struct Route {
     pub cache: Option<CacheRule>,
     pub purge: Option<PurgeRule>,
     pub compose: Option<Vec<Part>>,
+    pub view: Option<ViewRule>,
     /// Variables that turn a part of the route off.
     pub switches: Vec<Switch>,
 }
@@ -269,6 +272,33 @@ pub struct PurgeRule {
     pub tags: Vec<Template>,
     /// Tags that are purged when a value of `keys` or `tags` is not there.
     pub otherwise: Vec<Template>,
+}
+
+/// What a 2xx answer shows, and where it carries what is pending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewRule {
+    pub items: Vec<ViewItem>,
+    pub merge: Option<Merge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewItem {
+    /// Of the same characters as a route's name.
+    pub kind: String,
+    pub id: Template,
+}
+
+/// To which numbers of an answer pending views are added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Merge {
+    /// To the one at this pointer (RFC 6901), those of the rule's first item.
+    Own(String),
+    /// To `field` of every object that has the `id` of an item of this kind.
+    Objects {
+        field: String,
+        kind: String,
+        id: String,
+    },
 }
 
 /// One named part of a composed answer.

@@ -5,9 +5,9 @@ use super::super::error::Faults;
 use super::super::field::{Field, quote};
 use super::super::node::Value;
 use super::super::types::{
-    CacheRule, Defaults, Limit, Part, PathTemplate, PurgeRule, RedisDown, Route, Switch,
+    CacheRule, Defaults, Limit, Part, PathTemplate, PurgeRule, RedisDown, Route, Switch, ViewRule,
 };
-use super::{REDIS_DOWN, cache, limit, unbuilt};
+use super::{REDIS_DOWN, cache, limit, unbuilt, view};
 
 const FIELDS: [&str; 11] = [
     "name",
@@ -48,6 +48,8 @@ pub struct Draft<'n> {
     pub purge_field: Option<Field<'n>>,
     pub purge: Option<PurgeRule>,
     pub compose_field: Option<Field<'n>>,
+    /// Inner `None`: nothing is counted.
+    pub view: Option<Option<ViewRule>>,
 }
 
 /// What `match` says.
@@ -85,6 +87,7 @@ pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft
         purge_field: None,
         purge: None,
         compose_field: None,
+        view: None,
     };
     let Some(table) = field.table("a route", &FIELDS, faults) else {
         return draft;
@@ -126,6 +129,13 @@ pub fn draft<'n>(field: &Field<'n>, redis_ms: u64, faults: &mut Faults) -> Draft
     if let Some(field) = &draft.purge_field {
         draft.purge = cache::purge(field, matched, faults);
     }
+    draft.view = match table.get("view") {
+        Some(field) => {
+            let cache = draft.cache_field.is_some().then_some(draft.cache.as_ref());
+            view::rule(&field, matched, cache, faults).map(Some)
+        }
+        None => Some(None),
+    };
     exclude(&draft, faults);
     draft
 }
@@ -263,6 +273,7 @@ impl Draft<'_> {
             cache: self.cache,
             purge: self.purge,
             compose: parts,
+            view: self.view?,
             switches: self.switches?,
         })
     }
