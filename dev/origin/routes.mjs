@@ -8,6 +8,7 @@
 import { featuredAuthors, popularTags } from './authors.mjs';
 import { addChapter, createBook, deleteBook, patchBook, readBook, replaceBook, viewBook } from './books.mjs';
 import { RequestError } from './input.mjs';
+import { readChapter, readStory, takeBatch, viewTotals } from './views.mjs';
 import { booksOfChild, categoryTree, featuredWeek, latest, search, top, topOfParent, trendingToday } from './listings.mjs';
 
 export const SOCKET_TEMPLATE = '/api/v1/community/ws';
@@ -33,6 +34,10 @@ const ROUTES = [
   ['DELETE', '/api/v1/community/books/{id}', deleteBook],
   ['POST', '/api/v1/community/books/{id}/chapters', addChapter],
   ['POST', '/api/v1/community/books/{id}/view', viewBook],
+  ['GET', '/api/v1/community/books/{id}/chapters/{chapter}', readChapter],
+  ['GET', '/api/v1/stories/{id}', readStory],
+  ['POST', '/internal/views/batch', takeBatch],
+  ['GET', '/internal/views/totals', viewTotals],
   ['GET', '/api/v1/community/me/saved', savedBooks],
   ['GET', '/api/v1/community/live', (context) => context.streams.serve(context)],
   ['GET', SOCKET_TEMPLATE, socketOnly],

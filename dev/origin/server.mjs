@@ -14,6 +14,7 @@ import { Faults } from './faults.mjs';
 import { RequestError } from './input.mjs';
 import { EchoSockets, EventStreams } from './live.mjs';
 import { SOCKET_TEMPLATE, findRoute } from './routes.mjs';
+import { VIEW_TABLES } from './views.mjs';
 
 const MAX_CONNECTIONS = 4_096;
 /** Longer than any client keeps an idle connection, so that it is never the server that closes under a request. */
@@ -29,6 +30,7 @@ export async function startOrigin({ port = 0, host = '127.0.0.1', now = Date.now
   const clock = typeof now === 'function' ? now : runningFrom(now);
   const faults = new Faults(delayMs);
   const postgres = await openDatabase({ nowMs: clock(), cacheDir });
+  await postgres.exec(VIEW_TABLES);
   const origin = { clock, faults, postgres, streams: new EventStreams(), sockets: new EchoSockets(), upgraded: new Set(), closing: false,
     stats: { requests: {}, statements: 0, lastStatements: [] } };
   const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => void answer(origin, request, response));

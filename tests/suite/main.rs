@@ -58,5 +58,6 @@ mod redis_outage;
 mod redis_rest;
 mod refused;
 mod sim;
+mod views;
 mod world;
 mod write;

@@ -7,7 +7,7 @@ mod errors;
 mod explain;
 mod key;
 mod limit;
-mod marked;
+pub mod marked;
 mod overrides;
 mod path;
 mod route;

@@ -13,7 +13,6 @@ fn what_is_not_built_yet_says_so() {
             "publish",
             "{ channel = \"c:{id}\", event = \"e\", data = \"response\" }",
         ),
-        ("view", "{ story = \"{id}\" }"),
     ] {
         in_route(
             &format!("§{field} = {value}"),
@@ -66,12 +65,6 @@ fn what_is_not_built_yet_has_its_shape_all_the_same() {
         "/publish/chanel",
         "/publish",
         "no field of `publish`",
-    );
-    twice(
-        "§view = { story = §1 }",
-        "/view/story",
-        "/view",
-        "is a number, not text",
     );
     twice(
         "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { every = §\"x\" } }",
