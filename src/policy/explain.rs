@@ -211,6 +211,9 @@ impl Policy {
         } else {
             out.add("answer", "passes through to the origin, uncached");
         }
+        if let Some(rule) = &route.view {
+            self.explain_views(out, rule, resolved);
+        }
         if let Some(rule) = &route.purge {
             let show = |templates: &[Template]| {
                 let shown: Vec<String> = templates
@@ -232,6 +235,34 @@ impl Policy {
                     out.add("", format!("{what} {}", show(templates)));
                 }
             }
+        }
+    }
+
+    fn explain_views(&self, out: &mut Explanation, rule: &ViewRule, resolved: &Resolved<'_>) {
+        for (at, item) in rule.items.iter().enumerate() {
+            let shown = partial(&item.id, resolved);
+            out.add(
+                if at == 0 { "view" } else { "" },
+                format!("{} {shown}, once a user (or address) and day", item.kind),
+            );
+        }
+        if !rule.items.is_empty() {
+            let bots = match self.defaults.bots.is_empty() {
+                true => String::new(),
+                false => format!("; not for User-Agents with {}", self.defaults.bots.join(", ")),
+            };
+            out.add("", format!("counted after a 2xx answer, not for HEAD{bots}"));
+        }
+        match &rule.merge {
+            None => {}
+            Some(Merge::Own(pointer)) => out.add(
+                "merge",
+                format!("pending views of the first are added to {pointer} of the answer"),
+            ),
+            Some(Merge::Objects { field, kind, id }) => out.add(
+                "merge",
+                format!("pending views of the {kind} under `{id}` are added to `{field}` beside it"),
+            ),
         }
     }
 

@@ -1,7 +1,5 @@
 //! What is viewed, and by whom.
 
-use xxhash_rust::xxh3::xxh3_128;
-
 use super::{BUCKETS, numbered};
 use crate::identity::hashed;
 use crate::policy::percent::{decode, encode_component};
@@ -48,8 +46,14 @@ impl Item {
         decode(self.encoded_id(), false).unwrap_or_default()
     }
 
+    /// FNV-1a, and the finaliser of MurmurHash3 for what it lacks: what a backend may need to
+    /// find an item, and can do in a line.
     pub fn bucket(&self) -> u64 {
-        u64::try_from(xxh3_128(self.0.as_bytes()) % u128::from(BUCKETS)).unwrap_or(0)
+        let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        let mut hash = self.0.bytes().fold(0x811c_9dc5, step);
+        hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+        hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+        u64::from(hash ^ (hash >> 16)) % BUCKETS
     }
 
     /// Of its viewers' set.

@@ -2,7 +2,7 @@
 //!
 //! A sketch counts exactly here. An unknown command or a wrong type is an error reply.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgeweir::redis::Reply;
@@ -23,7 +23,11 @@ struct Kept {
 }
 
 #[derive(Default)]
-pub struct Views(RefCell<BTreeMap<String, Kept>>);
+pub struct Views {
+    keys: RefCell<BTreeMap<String, Kept>>,
+    /// Until when nothing more expires than did.
+    expired_us: Cell<u64>,
+}
 
 const WRONG: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 
@@ -32,7 +36,10 @@ macro_rules! of {
     ($keys:expr, $key:expr, $kind:ident) => {
         match &mut $keys
             .entry($key.to_string())
-            .or_insert_with(|| Kept { value: Value::$kind(Default::default()), expires_us: None })
+            .or_insert_with(|| Kept {
+                value: Value::$kind(Default::default()),
+                expires_us: None,
+            })
             .value
         {
             Value::$kind(value) => value,
@@ -47,20 +54,22 @@ fn bulk(text: impl ToString) -> Reply {
 
 impl Views {
     pub fn clear(&self) {
-        self.0.borrow_mut().clear();
+        self.keys.borrow_mut().clear();
     }
 
     /// Every key with the time left to it in milliseconds.
     pub fn ttls_ms(&self, now_us: u64) -> BTreeMap<String, Option<u64>> {
         self.expire(now_us);
-        let keys = self.0.borrow();
+        let keys = self.keys.borrow();
         let left = |kept: &Kept| kept.expires_us.map(|at| (at - now_us) / 1000);
-        keys.iter().map(|(key, kept)| (key.clone(), left(kept))).collect()
+        keys.iter()
+            .map(|(key, kept)| (key.clone(), left(kept)))
+            .collect()
     }
 
     /// How many members all the sets of viewers have.
     pub fn members(&self) -> usize {
-        let keys = self.0.borrow();
+        let keys = self.keys.borrow();
         let sets = keys.iter().filter_map(|(key, kept)| match &kept.value {
             Value::Set(members) if !key.starts_with("views:_") => Some(members.len()),
             _ => None,
@@ -69,21 +78,29 @@ impl Views {
     }
 
     fn expire(&self, now_us: u64) {
-        let mut keys = self.0.borrow_mut();
+        if self.expired_us.replace(now_us) == now_us {
+            return;
+        }
+        let mut keys = self.keys.borrow_mut();
         keys.retain(|_, kept| kept.expires_us.is_none_or(|at| at > now_us));
     }
 
     pub fn answer(&self, now_us: u64, words: &[&str]) -> Reply {
         self.expire(now_us);
-        let mut keys = self.0.borrow_mut();
+        let mut keys = self.keys.borrow_mut();
         let reply = run(&mut keys, now_us, words);
         // No collection is empty.
-        keys.retain(|_, kept| match &kept.value {
-            Value::Text(_) | Value::Sketch(_) => true,
-            Value::Set(members) => !members.is_empty(),
-            Value::Scores(scores) => !scores.is_empty(),
-            Value::Fields(fields) => !fields.is_empty(),
-        });
+        let is_empty = |kept: &Kept| match &kept.value {
+            Value::Text(_) | Value::Sketch(_) => false,
+            Value::Set(members) => members.is_empty(),
+            Value::Scores(scores) => scores.is_empty(),
+            Value::Fields(fields) => fields.is_empty(),
+        };
+        if let Some(key) = words.get(1)
+            && keys.get(*key).is_some_and(is_empty)
+        {
+            keys.remove(*key);
+        }
         reply
     }
 }
@@ -150,17 +167,17 @@ fn run(keys: &mut BTreeMap<String, Kept>, now_us: u64, words: &[&str]) -> Reply 
         }
         ["SADD", key, members @ ..] => {
             let set = of!(keys, key, Set);
-            let new = members.iter().filter(|member| set.insert((**member).to_owned()));
+            let new = members
+                .iter()
+                .filter(|member| set.insert((**member).to_owned()));
             Reply::Int(new.count() as i64)
         }
         ["SREM", key, member] => Reply::Int(i64::from(of!(keys, key, Set).remove(*member))),
         ["SCARD", key] => Reply::Int(of!(keys, key, Set).len() as i64),
-        ["SISMEMBER", key, member] => {
-            Reply::Int(i64::from(of!(keys, key, Set).contains(*member)))
-        }
-        ["PFADD", key, member] => {
-            Reply::Int(i64::from(of!(keys, key, Sketch).insert((*member).to_owned())))
-        }
+        ["SISMEMBER", key, member] => Reply::Int(i64::from(of!(keys, key, Set).contains(*member))),
+        ["PFADD", key, member] => Reply::Int(i64::from(
+            of!(keys, key, Sketch).insert((*member).to_owned()),
+        )),
         ["PFCOUNT", names @ ..] => {
             let mut all = BTreeSet::new();
             for key in names {
@@ -189,7 +206,9 @@ fn run(keys: &mut BTreeMap<String, Kept>, now_us: u64, words: &[&str]) -> Reply 
         }
         ["ZREM", key, members @ ..] => {
             let scores = of!(keys, key, Scores);
-            let gone = members.iter().filter(|member| scores.remove(**member).is_some());
+            let gone = members
+                .iter()
+                .filter(|member| scores.remove(**member).is_some());
             Reply::Int(gone.count() as i64)
         }
         ["ZSCORE", key, member] => match of!(keys, key, Scores).get(*member) {

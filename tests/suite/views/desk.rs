@@ -10,9 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use edgeweir::gateway::{Gateway, Settings};
 use edgeweir::http::{Body, Headers, Response};
-use edgeweir::ports::{
-    Bounded, Clock, Fetch, Log, Origin, OriginError, Random, Redis, Store,
-};
+use edgeweir::ports::{Bounded, Clock, Fetch, Log, Origin, OriginError, Random, Redis, Store};
 use edgeweir::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
 use edgeweir::views::item::{Item, View};
 use edgeweir::views::sync::Outcome;
@@ -80,10 +78,12 @@ pub struct Desk {
 
 impl Desk {
     pub fn new(seed: u64) -> Rc<Self> {
-        let policy = policy(&serde_json::json!({ "defaults": { "limit": [] }, "route": [{
+        let policy = policy(
+            &serde_json::json!({ "defaults": { "limit": [] }, "route": [{
             "name": "read", "match": "GET /s/{story}/c/{chapter}",
             "view": { "story": "{story}", "chapter": "{chapter}" },
-        }] }));
+        }] }),
+        );
         Rc::new(Self {
             redis: FakeRedis::default(),
             gateway: Gateway::new(policy, Settings::default()),
@@ -132,8 +132,9 @@ impl Desk {
     pub fn expected(&self) -> BTreeMap<(String, String), u64> {
         let mut expected = BTreeMap::new();
         for (member, ..) in self.truth.borrow().iter() {
-            let (kind, id) = member.split_once(':').unwrap();
-            *expected.entry((kind.to_owned(), id.to_owned())).or_insert(0) += 1;
+            let item = Item::parse(member).unwrap();
+            let key = (item.kind().to_owned(), item.id());
+            *expected.entry(key).or_insert(0) += 1;
         }
         expected
     }
@@ -222,7 +223,9 @@ impl Hands<'_> {
             again(self.0);
         }
         let fault = self.0.fault.get();
-        let fault = fault.filter(|(when, _)| *when == at).map(|(_, fault)| fault);
+        let fault = fault
+            .filter(|(when, _)| *when == at)
+            .map(|(_, fault)| fault);
         if fault == Some(Fault::KillBefore) {
             std::future::pending::<()>().await;
         }
@@ -282,15 +285,25 @@ impl Redis for Hands<'_> {
         batch: &Batch,
         _timeout_ms: u64,
     ) -> Result<Vec<Reply>, RedisError> {
-        assert_eq!(store, Store::Limits(0), "views are where nothing is evicted");
+        assert_eq!(
+            store,
+            Store::Limits(0),
+            "views are where nothing is evicted"
+        );
         let failed = || Err(RedisError::new(RedisErrorKind::Timeout, "simulated"));
         let fault = self.call().await;
-        self.0.largest.set(self.0.largest.get().max(batch.commands.len()));
+        self.0
+            .largest
+            .set(self.0.largest.get().max(batch.commands.len()));
         match fault {
             Some(Fault::FailBefore) => return failed(),
             Some(Fault::Half) => {
                 // What is atomic runs whole or not at all.
-                let many = if batch.atomic { 0 } else { batch.commands.len() / 2 };
+                let many = if batch.atomic {
+                    0
+                } else {
+                    batch.commands.len() / 2
+                };
                 run_all(self.0, &batch.commands[..many]);
                 return failed();
             }
@@ -304,7 +317,10 @@ impl Redis for Hands<'_> {
             Some(Fault::Late) => {
                 let commands = batch.commands.clone();
                 let again = Box::new(move |desk: &Desk| drop(run_all(desk, &commands)));
-                self.0.late.borrow_mut().push((self.0.calls.get() + 2, again));
+                self.0
+                    .late
+                    .borrow_mut()
+                    .push((self.0.calls.get() + 2, again));
                 Ok(replies)
             }
             _ => Ok(replies),
@@ -356,7 +372,10 @@ impl Origin for Hands<'_> {
             Some(Fault::Twice) => says(200, self.0.take(&key, &body)),
             Some(Fault::Late) => {
                 let again = Box::new(move |desk: &Desk| drop(desk.take(&key, &body)));
-                self.0.late.borrow_mut().push((self.0.calls.get() + 2, again));
+                self.0
+                    .late
+                    .borrow_mut()
+                    .push((self.0.calls.get() + 2, again));
                 says(200, answer)
             }
             _ => says(200, answer),

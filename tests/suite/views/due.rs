@@ -7,7 +7,9 @@ use edgeweir::views::{DAY_MS, HOUR_MS};
 const SATURDAY_MS: u64 = 20_778 * DAY_MS;
 
 fn cron(text: &str) -> Schedule {
-    Schedule::Cron(Box::new(Cron::parse(text).unwrap_or_else(|| panic!("{text}"))))
+    Schedule::Cron(Box::new(
+        Cron::parse(text).unwrap_or_else(|| panic!("{text}")),
+    ))
 }
 
 fn at(hours: u64, minutes: u64) -> u64 {
@@ -66,9 +68,25 @@ fn each_field_says_when() {
 #[test]
 fn what_is_no_schedule_is_none() {
     for text in [
-        "", "0 2", "0 2,14 * *", "0 2,14 * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *",
-        "* * 32 * *", "* * * 13 *", "* * * * 8", "*/0 * * * *", "5-1 * * * *", "a * * * *",
-        "+1 * * * *", "1,,2 * * * *", "-1 * * * *", "1- * * * *", "@daily", "0 0 * * MON",
+        "",
+        "0 2",
+        "0 2,14 * *",
+        "0 2,14 * * * *",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "* * 32 * *",
+        "* * * 13 *",
+        "* * * * 8",
+        "*/0 * * * *",
+        "5-1 * * * *",
+        "a * * * *",
+        "+1 * * * *",
+        "1,,2 * * * *",
+        "-1 * * * *",
+        "1- * * * *",
+        "@daily",
+        "0 0 * * MON",
         "001 * * * *",
     ] {
         assert!(Cron::parse(text).is_none(), "{text}");

@@ -8,7 +8,17 @@ use edgeweir::views::{BUCKETS, DAY_MS, HOUR_MS};
 
 #[test]
 fn an_id_comes_back_as_it_was_and_forges_no_key() {
-    for id in ["1", "a:b", "Đắc Nhân Tâm", "%41", "a/b", "*", "_items:1:2", "\0", "👻"] {
+    for id in [
+        "1",
+        "a:b",
+        "Đắc Nhân Tâm",
+        "%41",
+        "a/b",
+        "*",
+        "_items:1:2",
+        "\0",
+        "👻",
+    ] {
         let item = Item::new("story", id).unwrap();
         assert_eq!(item.id(), id);
         assert_eq!(item.kind(), "story");
@@ -85,7 +95,10 @@ fn what_redis_keeps_is_read_as_it_was_written() {
         }),
     };
     assert_eq!(State::read(state.write().as_bytes()), Some(state.clone()));
-    let idle = State { pass: None, ..state };
+    let idle = State {
+        pass: None,
+        ..state
+    };
     assert_eq!(State::read(idle.write().as_bytes()), Some(idle));
     let entry = |day, id: &str, sent, upto| Entry {
         day,
@@ -97,7 +110,11 @@ fn what_redis_keeps_is_read_as_it_was_written() {
         id: "0123".to_owned(),
         begun_ms: 7,
         next: Place { day: 3, bucket: 4 },
-        entries: vec![entry(1, "b", 0, 2), entry(1, "a", 1, 4), entry(2, "b", 5, 6)],
+        entries: vec![
+            entry(1, "b", 0, 2),
+            entry(1, "a", 1, 4),
+            entry(2, "b", 5, 6),
+        ],
     };
     assert_eq!(Fixed::read(batch.write().as_bytes()), Some(batch.clone()));
     let counts = batch.counts();

@@ -27,8 +27,16 @@ fn objects(body: &str) -> String {
 #[test]
 fn a_pointer_names_the_number() {
     for (body, pointer, merged) in [
-        (r#"{"views":1,"x":1.50}"#, "/views", r#"{"views":6,"x":1.50}"#),
-        ("{ \"a\" : [ 0 , { \"v\" : 9 } ] }", "/a/1/v", "{ \"a\" : [ 0 , { \"v\" : 14 } ] }"),
+        (
+            r#"{"views":1,"x":1.50}"#,
+            "/views",
+            r#"{"views":6,"x":1.50}"#,
+        ),
+        (
+            "{ \"a\" : [ 0 , { \"v\" : 9 } ] }",
+            "/a/1/v",
+            "{ \"a\" : [ 0 , { \"v\" : 14 } ] }",
+        ),
         (r#"{"a/b":{"c~d":1}}"#, "/a~1b/c~0d", r#"{"a/b":{"c~d":6}}"#),
         (r#"{"a":1,"a":2}"#, "/a", r#"{"a":1,"a":7}"#),
         (r#"{"\u0061":1}"#, "/a", r#"{"\u0061":6}"#),
@@ -41,8 +49,20 @@ fn a_pointer_names_the_number() {
 #[test]
 fn what_is_no_whole_number_stays() {
     for body in [
-        r#"{"v":1.5}"#, r#"{"v":-1}"#, r#"{"v":1e3}"#, r#"{"v":"1"}"#, r#"{"v":null}"#, "{}", "[]",
-        r#"{"v":[1]}"#, "", "{", r#"{"v""#, r#"{"v":"#, "nonsense", r#"{"v":99999999999999999999}"#,
+        r#"{"v":1.5}"#,
+        r#"{"v":-1}"#,
+        r#"{"v":1e3}"#,
+        r#"{"v":"1"}"#,
+        r#"{"v":null}"#,
+        "{}",
+        "[]",
+        r#"{"v":[1]}"#,
+        "",
+        "{",
+        r#"{"v""#,
+        r#"{"v":"#,
+        "nonsense",
+        r#"{"v":99999999999999999999}"#,
     ] {
         assert_eq!(own(body, "/v"), body);
     }
@@ -53,7 +73,10 @@ fn every_object_with_an_id_has_its_own_number_grow() {
     let body = r#"{"books":[{"id":7,"views":1},{"views":10,"id":"8","in":{"id":"9","views":0}},{"id":"x"},{"views":3}]}"#;
     let merged = r#"{"books":[{"id":7,"views":8},{"views":18,"id":"8","in":{"id":"9","views":9}},{"id":"x"},{"views":3}]}"#;
     assert_eq!(objects(body), merged);
-    assert_eq!(objects(r#"{"id":null,"views":1}"#), r#"{"id":null,"views":1}"#);
+    assert_eq!(
+        objects(r#"{"id":null,"views":1}"#),
+        r#"{"id":null,"views":1}"#
+    );
     assert_eq!(objects(r#"{"id":"","views":1}"#), r#"{"id":"","views":1}"#);
 }
 
@@ -99,8 +122,13 @@ fn expected(value: &mut Value) {
                 _ => None,
             };
             let pending = id.map(|id| id.parse::<u64>().unwrap_or(1_000));
-            if let (Some(pending), Some(views)) = (pending, members.get("views").and_then(Value::as_u64)) {
-                members.insert("views".to_owned(), Value::from(views.saturating_add(pending)));
+            if let (Some(pending), Some(views)) =
+                (pending, members.get("views").and_then(Value::as_u64))
+            {
+                members.insert(
+                    "views".to_owned(),
+                    Value::from(views.saturating_add(pending)),
+                );
             }
         }
         _ => {}

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use edgeweir::views::record::State;
 use edgeweir::views::sync::{self, MAX_POSTS, MAX_REQUESTS, Outcome};
 use edgeweir::views::{BACKOFF, DAY_MS, HOUR_MS, LOCK, MANY_PENDING, STATE};
-use edgeweir::views::record::State;
 
 use super::super::sim::first_seed;
 use super::desk::{Desk, Hands, NOON_MS, finish, ids_of_one_bucket};
@@ -43,7 +43,10 @@ fn a_run_never_makes_more_requests_than_it_may() {
         let Outcome::Done(report) = outcome else {
             panic!("{outcome:?}")
         };
-        println!("run {runs}: {calls} requests, {report:?}, at most {} commands", desk.largest.get());
+        println!(
+            "run {runs}: {calls} requests, {report:?}, at most {} commands",
+            desk.largest.get()
+        );
         assert!(report.batches <= MAX_POSTS as u64);
         if !report.left {
             break;
@@ -69,7 +72,10 @@ fn a_cron_run_has_the_requests_that_it_is_given() {
     let run = || finish(sync::by_cron(&desk.gateway, &Hands(&desk, true), 1));
     assert_eq!([run(), run(), run(), run()], [1, 1, 1, 0]);
     desk.check("three runs");
-    assert_eq!(finish(sync::by_cron(&desk.gateway, &Hands(&desk, true), 0)), 0);
+    assert_eq!(
+        finish(sync::by_cron(&desk.gateway, &Hands(&desk, true), 0)),
+        0
+    );
 }
 
 /// Two items of one bucket and a page of it that ends between them.
@@ -81,7 +87,11 @@ fn a_bucket_larger_than_a_page_is_read_whole_and_nothing_twice() {
     }
     desk.drain();
     desk.check("one bucket");
-    assert_eq!(desk.sends.borrow().len(), 6, "the fake's pages have four items");
+    assert_eq!(
+        desk.sends.borrow().len(),
+        6,
+        "the fake's pages have four items"
+    );
     desk.pass(DAY_MS);
     desk.drain();
     desk.check_clean("one bucket");
@@ -156,11 +166,17 @@ fn a_refusing_origin_is_left_alone_for_a_while() {
     assert_eq!(desk.sends.borrow().len(), sends + 1);
     let keys = desk.sends.borrow().clone();
     assert!(keys.iter().all(|key| *key == keys[0]), "one batch, one key");
-    assert_eq!(desk.redis.views.answer(desk.now_us(), &["EXISTS", LOCK]), edgeweir::redis::Reply::Int(0));
+    assert_eq!(
+        desk.redis.views.answer(desk.now_us(), &["EXISTS", LOCK]),
+        edgeweir::redis::Reply::Int(0)
+    );
     desk.is_down.set(false);
     assert!(matches!(by_hand(&desk), Outcome::Done(_)));
     desk.check("it is back");
-    assert_eq!(desk.redis.views.answer(desk.now_us(), &["EXISTS", BACKOFF]), edgeweir::redis::Reply::Int(0));
+    assert_eq!(
+        desk.redis.views.answer(desk.now_us(), &["EXISTS", BACKOFF]),
+        edgeweir::redis::Reply::Int(0)
+    );
 }
 
 /// By default a pass is due at 02:00 and 14:00, also when it is unfinished, and early when
@@ -184,7 +200,9 @@ fn a_pass_is_due_twice_a_day_or_when_much_is_pending() {
     let many = Rc::new(Cell::new(0));
     for viewer in 0..MANY_PENDING + 1 {
         let key = format!("views:_seen:story:{}", desk.now_ms.get() / DAY_MS);
-        desk.redis.views.answer(desk.now_us(), &["PFADD", &key, &viewer.to_string()]);
+        desk.redis
+            .views
+            .answer(desk.now_us(), &["PFADD", &key, &viewer.to_string()]);
         many.set(viewer);
     }
     desk.view("story", "3", 1);
