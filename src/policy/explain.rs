@@ -249,9 +249,15 @@ impl Policy {
         if !rule.items.is_empty() {
             let bots = match self.defaults.bots.is_empty() {
                 true => String::new(),
-                false => format!("; not for User-Agents with {}", self.defaults.bots.join(", ")),
+                false => format!(
+                    "; not for User-Agents with {}",
+                    self.defaults.bots.join(", ")
+                ),
             };
-            out.add("", format!("counted after a 2xx answer, not for HEAD{bots}"));
+            out.add(
+                "",
+                format!("counted after a 2xx answer, not for HEAD{bots}"),
+            );
         }
         match &rule.merge {
             None => {}
@@ -261,7 +267,9 @@ impl Policy {
             ),
             Some(Merge::Objects { field, kind, id }) => out.add(
                 "merge",
-                format!("pending views of the {kind} under `{id}` are added to `{field}` beside it"),
+                format!(
+                    "pending views of the {kind} under `{id}` are added to `{field}` beside it"
+                ),
             ),
         }
     }

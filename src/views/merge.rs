@@ -123,12 +123,15 @@ pub fn in_objects(body: &[u8], field: &str, kind: &str, id: &str) -> Vec<Spot> {
             && let Some(item) = Item::new(kind, &id)
             && spots.len() < MAX_OBJECTS
         {
-            spots.push(Spot {
+            // An object ends after those within it.
+            let at = spots.partition_point(|spot| spot.begin < begin);
+            let spot = Spot {
                 begin,
                 end,
                 number,
                 item,
-            });
+            };
+            spots.insert(at, spot);
         }
     };
     let mut reader = Reader::new(body);
@@ -138,8 +141,6 @@ pub fn in_objects(body: &[u8], field: &str, kind: &str, id: &str) -> Vec<Spot> {
     {
         return Vec::new();
     }
-    // An object ends after those within it.
-    spots.sort_unstable_by_key(|spot| spot.begin);
     spots
 }
 

@@ -101,6 +101,14 @@ impl Walk {
         }
     }
 
+    /// Whether there is a bucket before a day must be ended.
+    pub fn has_next(&mut self) -> bool {
+        let place = self.place;
+        let has_next = self.next().is_some();
+        self.place = place;
+        has_next
+    }
+
     /// The day that is over and has no more buckets.
     pub fn closing(&self) -> Option<u64> {
         let day = self.day()?;

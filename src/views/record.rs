@@ -2,6 +2,7 @@
 
 use super::item::Item;
 use crate::json::{Map, Value, json};
+use crate::recent::Places;
 
 /// Numbers by kind, in the order in which the kinds came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -196,22 +197,39 @@ impl Fixed {
         })
     }
 
-    /// What the origin gets: the days of an item added up.
-    pub fn counts(&self) -> Vec<(&Item, u64)> {
-        let mut order: Vec<&Entry> = self.entries.iter().collect();
-        order.sort_unstable_by(|a, b| a.item.cmp(&b.item));
-        let mut counts: Vec<(&Item, u64)> = Vec::with_capacity(order.len());
-        for entry in order {
-            match counts.last_mut() {
-                Some((item, sum)) if *item == &entry.item => *sum += entry.count(),
-                _ => counts.push((&entry.item, entry.count())),
+    /// What the origin gets: the days of an item added up, in the order of the entries.
+    pub fn counts(&self) -> Counted<'_> {
+        let mut counted = Counted::default();
+        for entry in &self.entries {
+            let at = counted.place(&entry.item);
+            match at.and_then(|at| counted.items.get_mut(at)) {
+                Some((_, sum)) => *sum += entry.count(),
+                None => {
+                    let at = counted.items.len();
+                    counted.places.insert(entry.item.member().into(), at);
+                    counted.items.push((&entry.item, entry.count()));
+                }
             }
         }
-        counts
+        counted
     }
 
     pub fn views(&self) -> u64 {
         self.entries.iter().map(Entry::count).sum()
+    }
+}
+
+/// Items, each once, and how often they were viewed.
+#[derive(Debug, Default)]
+pub struct Counted<'b> {
+    pub items: Vec<(&'b Item, u64)>,
+    /// Of their members.
+    places: Places,
+}
+
+impl Counted<'_> {
+    pub fn place(&self, item: &Item) -> Option<usize> {
+        self.places.get(item.member()).copied()
     }
 }
 

@@ -15,7 +15,7 @@
 use super::item::Item;
 use super::origin::post;
 use super::pass::Walk;
-use super::record::{Entry, Fixed, Pass, Place, State, body};
+use super::record::{Counted, Entry, Fixed, Pass, Place, State, body};
 use super::{
     BACKOFF, DAY_MS, HOUR_MS, LOCK, LONG_MS, MANY_PENDING, MAX_DAYS, STATE, batch_key, dirty_key,
     is_over, items_key, seen_key, totals_key,
@@ -437,7 +437,13 @@ impl<'a, P: Ports> Run<'a, P> {
 
     /// The next thing to do; false: there is none, or no request left for it.
     async fn step(&mut self, walk: &mut Walk) -> Result<bool, Stop> {
-        if !self.queue.is_empty() {
+        // A batch waits until it is full, unless a bucket's next page is to be read: of a page
+        // before it nothing may be in the queue then.
+        let is_due = self.queue.len() >= MAX_ITEMS
+            || !self.more.is_empty()
+            || self.requests_left < LOOK_REQUESTS
+            || !walk.has_next();
+        if !self.queue.is_empty() && is_due {
             if self.requests_left < BATCH_REQUESTS || self.posts_left == 0 {
                 return Ok(false);
             }
@@ -525,9 +531,8 @@ impl<'a, P: Ports> Run<'a, P> {
         if known.is_empty() {
             return Ok(());
         }
-        // A scan may bring an item twice.
-        known.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        known.dedup_by(|a, b| (a.0, &a.1) == (b.0, &b.1));
+        // A scan brings an item twice only in two pages. What the first one brought is sent
+        // by then, for the next page is read when the queue is empty.
         let sizes = known
             .iter()
             .map(|(place, item, _)| Command::new("SCARD").arg(item.set_key(place.day)));
@@ -601,12 +606,12 @@ impl<'a, P: Ports> Run<'a, P> {
         self.posts_left -= 1;
         self.requests_left = self.requests_left.saturating_sub(1);
         let counts = batch.counts();
-        let text = body(&batch.id, &counts);
+        let text = body(&batch.id, &counts.items);
         let answer = post(self.gateway, self.ports, &batch.id, text)
             .await
             .ok_or(Stop::Origin)?;
         self.report.batches += 1;
-        self.report.items += counts.len() as u64;
+        self.report.items += counts.items.len() as u64;
         self.report.views += batch.views();
         let mut ended = end(&batch, &totals(&answer, &counts));
         self.state.number += 1;
@@ -667,18 +672,15 @@ fn end(batch: &Fixed, totals: &[(&Item, u64)]) -> Vec<Command> {
         }
     }
     commands.extend(forget(over.iter().map(|entry| (entry.day, &entry.item))));
-    commands.extend(keep(batch, totals));
+    commands.extend(keep(totals));
     commands
 }
 
-/// Keeps what the origin said. Entries stand in the order of their buckets.
-fn keep(batch: &Fixed, totals: &[(&Item, u64)]) -> Vec<Command> {
+/// Keeps what the origin said. Totals stand in the order of their buckets.
+fn keep(totals: &[(&Item, u64)]) -> Vec<Command> {
     let mut commands: Vec<Command> = Vec::new();
     let mut last = None;
-    for item in batch.entries.iter().map(|entry| &entry.item) {
-        let Ok(at) = totals.binary_search_by(|(known, _)| (*known).cmp(item)) else {
-            continue;
-        };
+    for (item, total) in totals {
         let bucket = item.bucket();
         let key = totals_key(bucket);
         if last != Some(bucket) {
@@ -686,7 +688,7 @@ fn keep(batch: &Fixed, totals: &[(&Item, u64)]) -> Vec<Command> {
             commands.push(Command::pexpire(&key, LONG_MS));
             commands.push(Command::new("HSET").arg(key));
         }
-        if let (Some(command), Some((_, total))) = (commands.pop(), totals.get(at)) {
+        if let Some(command) = commands.pop() {
             commands.push(command.arg(item.member()).arg(*total));
         }
     }
@@ -718,9 +720,9 @@ fn forget<'i>(items: impl Iterator<Item = (u64, &'i Item)>) -> Vec<Command> {
 }
 
 /// What the origin says that items of a batch have in all now, in the order of `counts`.
-fn totals<'b>(answer: &[u8], counts: &[(&'b Item, u64)]) -> Vec<(&'b Item, u64)> {
+fn totals<'b>(answer: &[u8], counts: &Counted<'b>) -> Vec<(&'b Item, u64)> {
     let json = Value::read(answer).unwrap_or(Value::Null);
-    let mut totals: Vec<Option<u64>> = vec![None; counts.len()];
+    let mut totals: Vec<Option<u64>> = vec![None; counts.items.len()];
     let said = json.get("totals").and_then(Value::as_array);
     for said in said.unwrap_or_default() {
         let text = |name| said.get(name).and_then(Value::as_str);
@@ -728,12 +730,11 @@ fn totals<'b>(answer: &[u8], counts: &[(&'b Item, u64)]) -> Vec<(&'b Item, u64)>
         let Some(item) = item.and_then(|(kind, id)| Item::new(kind, id)) else {
             continue;
         };
-        let at = counts.binary_search_by(|(known, _)| (*known).cmp(&item));
-        if let Some(total) = at.ok().and_then(|at| totals.get_mut(at)) {
+        if let Some(total) = counts.place(&item).and_then(|at| totals.get_mut(at)) {
             *total = said.get("total").and_then(Value::as_u64);
         }
     }
-    let known = counts.iter().zip(totals);
+    let known = counts.items.iter().zip(totals);
     known
         .filter_map(|((item, _), total)| Some((*item, total?)))
         .collect()

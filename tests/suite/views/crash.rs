@@ -10,11 +10,11 @@ use super::super::sim::{Rng, first_seed};
 use super::desk::{Desk, FAULTS, Fault, Hands, ids_of_one_bucket, try_finish};
 
 /// Items of three days: over, on and of today; some in one bucket, one on all days.
-fn seed(desk: &Desk, rng: &mut Rng) {
+fn seed(desk: &Desk, rng: &mut Rng, days: &[u64]) {
     let crowd = ids_of_one_bucket("story", 9);
-    for back in [2, 1, 0] {
+    for back in days {
         let now_ms = desk.now_ms.get();
-        desk.now_ms.set(now_ms - back * DAY_MS);
+        desk.now_ms.set(now_ms - *back * DAY_MS);
         for (at, id) in crowd.iter().enumerate() {
             if rng.chance(70) {
                 desk.view("story", id, at as u64);
@@ -45,19 +45,24 @@ fn desk(seed_of: u64, before: Before) -> (Rc<Desk>, Rng) {
     match before {
         Before::Nothing => {}
         Before::Synced => {
-            seed(&desk, &mut rng);
+            seed(&desk, &mut rng, &[2, 1, 0]);
             desk.drain();
             desk.pass(HOUR_MS);
         }
         Before::Refused => {
-            seed(&desk, &mut rng);
+            seed(&desk, &mut rng, &[2, 1, 0]);
             desk.is_down.set(true);
             let outcome = super::desk::finish(sync::by_hand(&desk.gateway, &Hands(&desk, false)));
             assert!(matches!(outcome, sync::Outcome::OriginFailed(_)));
             desk.is_down.set(false);
         }
     }
-    seed(&desk, &mut rng);
+    // Of a day that was sent and is over nobody is counted any more.
+    let days: &[u64] = match before {
+        Before::Nothing => &[2, 1, 0],
+        _ => &[0],
+    };
+    seed(&desk, &mut rng, days);
     (desk, rng)
 }
 

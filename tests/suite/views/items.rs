@@ -117,9 +117,9 @@ fn what_redis_keeps_is_read_as_it_was_written() {
         ],
     };
     assert_eq!(Fixed::read(batch.write().as_bytes()), Some(batch.clone()));
-    let counts = batch.counts();
+    let counts = batch.counts().items;
     let counts: Vec<(String, u64)> = counts.iter().map(|(item, n)| (item.id(), *n)).collect();
-    assert_eq!(counts, [("a".to_owned(), 3), ("b".to_owned(), 3)]);
+    assert_eq!(counts, [("b".to_owned(), 3), ("a".to_owned(), 3)]);
     assert_eq!(batch.views(), 6);
     for text in ["", "{}", "[]", "{\"id\":1}", "{\"number\":-1}"] {
         assert_eq!(State::read(text.as_bytes()), None);

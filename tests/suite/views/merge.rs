@@ -96,7 +96,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         (0_u64..1 << 40).prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
+        (-1_000_i32..1_000).prop_map(|n| Value::from(f64::from(n) / 8.0)),
         ".{0,6}".prop_map(Value::from),
         Just(Value::from("id")),
     ];
@@ -155,7 +155,8 @@ proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let spots = in_objects(&bytes, "views", "book", "id");
-        prop_assert!(with(&bytes, &spots, &vec![0; spots.len()]).len() >= bytes.len() - 40);
+        let merged = with(&bytes, &spots, &vec![0; spots.len()]);
+        prop_assert!(merged.len() <= bytes.len());
         let _ = at_pointer(&bytes, "/a/0", item());
     }
 }

@@ -15,7 +15,7 @@ fn route(view: &str) -> edgeweir::policy::Route {
 
 #[test]
 fn kinds_and_merge_are_read() {
-    let rule = route("{ story = \"{id}\", page-of = \"{id}-{page}\", merge = \"views\" }")
+    let rule = route("{ story = \"{id}\", page-of = \"{id}:{page}\", merge = \"views\" }")
         .view
         .unwrap();
     let kinds: Vec<(&str, String)> = rule
@@ -27,7 +27,7 @@ fn kinds_and_merge_are_read() {
         kinds,
         [
             ("story", "{id}".to_owned()),
-            ("page-of", "{id}-{page}".to_owned())
+            ("page-of", "{id}:{page}".to_owned())
         ]
         .map(|kind| kind)
     );
