@@ -220,7 +220,9 @@ test("the built-in policy counts books, chapters and stories, and keeps visitors
   const bed = await startBed({ originUrl: origin.url });
   try {
     const ip = "192.0.2.1";
-    for (const path of ["/api/v1/community/books/book-1", "/api/v1/community/books/book-1/chapters/chapter-1", "/api/v1/stories/story-9"]) {
+    const [{ book_id: book, chapter_id: chapter }] = await origin.query(`SELECT book_id, chapter_id FROM book_chapters AS chapter
+      JOIN online_books AS book USING (book_id) WHERE chapter.deleted_at IS NULL AND book.deleted_at IS NULL AND is_public LIMIT 1`);
+    for (const path of [`/api/v1/community/books/${book}`, `/api/v1/community/books/${book}/chapters/${chapter}`, "/api/v1/stories/story-9"]) {
       assert.equal((await bed.get(path, { ip })).status, 200, path);
     }
     await until("they are counted", async () => (await counted(bed.redis)) === 3);
@@ -228,11 +230,11 @@ test("the built-in policy counts books, chapters and stories, and keeps visitors
       const answer = await bed.get(path, { method: "POST", body: "{}", ip });
       assert.equal(answer.status, 403, path);
     }
-    const [before] = await origin.query("SELECT total_views FROM online_books WHERE book_id = 'book-1'");
+    const [before] = await origin.query("SELECT total_views FROM online_books WHERE book_id = $1", [book]);
     await sync(bed);
-    const [after] = await origin.query("SELECT total_views FROM online_books WHERE book_id = 'book-1'");
+    const [after] = await origin.query("SELECT total_views FROM online_books WHERE book_id = $1", [book]);
     assert.equal(after.total_views, before.total_views + 1);
-    assert.deepEqual((await bed.get("/-/views/book/book-1", { ip })).json(), { pending: 0, total: after.total_views });
+    assert.deepEqual((await bed.get(`/-/views/book/${book}`, { ip })).json(), { pending: 0, total: after.total_views });
     const metrics = await admin(bed, "GET", "/-/metrics");
     assert.match(metrics.text, /^edgeweir_views_pending\{kind="book"\} 0$/m);
   } finally {
