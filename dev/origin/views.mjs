@@ -96,7 +96,7 @@ export async function readStory({ session, params }) {
 /** GET /api/v1/community/books/{id}/chapters/{chapter} */
 export async function readChapter({ session, params }) {
   const chapter = await session.row(
-    `SELECT chapter_id, book_id, chapter_number, title, content, chapter.updated_at, chapter.total_views
+    `SELECT chapter_id, book_id, chapter_number, chapter.title, content, chapter.updated_at, chapter.total_views
        FROM book_chapters AS chapter JOIN online_books AS book USING (book_id)
       WHERE book_id = $1 AND chapter_id = $2 AND chapter.deleted_at IS NULL AND book.is_public AND book.deleted_at IS NULL`,
     [params.id, params.chapter],

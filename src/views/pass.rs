@@ -29,10 +29,13 @@ impl Day {
     }
 }
 
-/// The way of a pass through days and their buckets, the oldest first.
+/// The way of a pass through days and their buckets, the oldest first. Days that are over
+/// end after all buckets, so that one batch may have views of several days.
 pub struct Walk {
     days: Vec<Day>,
     place: Place,
+    /// Days before it have been ended, or have items left.
+    closed: u64,
 }
 
 impl Walk {
@@ -57,6 +60,7 @@ impl Walk {
         Self {
             days: days.collect(),
             place,
+            closed: 0,
         }
     }
 
@@ -69,7 +73,7 @@ impl Walk {
         self.days.iter().find(|day| day.day >= self.place.day)
     }
 
-    /// The next bucket, unless a day must be ended before.
+    /// The next bucket.
     pub fn next(&mut self) -> Option<Place> {
         loop {
             let day = self.day()?;
@@ -77,31 +81,23 @@ impl Walk {
                 true => self.place.bucket,
                 false => 0,
             };
-            let (number, next) = (day.day, day.next(from));
-            match next {
-                Some(bucket) => {
-                    self.place = Place {
-                        day: number,
-                        bucket: bucket + 1,
-                    };
-                    return Some(Place {
-                        day: number,
-                        bucket,
-                    });
-                }
-                None if day.is_over => {
-                    self.place = Place {
-                        day: number,
-                        bucket: BUCKETS,
-                    };
-                    return None;
-                }
-                None => self.leave(number),
-            }
+            let (day, found) = (day.day, day.next(from));
+            let Some(bucket) = found else {
+                self.place = Place {
+                    day: day + 1,
+                    bucket: 0,
+                };
+                continue;
+            };
+            self.place = Place {
+                day,
+                bucket: bucket + 1,
+            };
+            return Some(Place { day, bucket });
         }
     }
 
-    /// Whether there is a bucket before a day must be ended.
+    /// Whether there is one.
     pub fn has_next(&mut self) -> bool {
         let place = self.place;
         let has_next = self.next().is_some();
@@ -109,18 +105,15 @@ impl Walk {
         has_next
     }
 
-    /// The day that is over and has no more buckets.
+    /// A day that is over and may end, once there are no more buckets.
     pub fn closing(&self) -> Option<u64> {
-        let day = self.day()?;
-        let is_at_end = day.day == self.place.day && self.place.bucket >= BUCKETS;
-        (is_at_end && day.is_over).then_some(day.day)
+        let mut over = self.days.iter().filter(|day| day.is_over);
+        let next = over.find(|day| day.day >= self.closed)?;
+        Some(next.day)
     }
 
-    pub fn leave(&mut self, day: u64) {
-        self.place = Place {
-            day: day + 1,
-            bucket: 0,
-        };
+    pub fn close(&mut self, day: u64) {
+        self.closed = day + 1;
     }
 
     /// Asks whether any bucket of a day that is over still has items: only then it has

@@ -471,8 +471,7 @@ impl<'a, P: Ports> Run<'a, P> {
             if left.iter().all(|left| left.as_int() == Some(0)) {
                 self.riding.push(Walk::end(day));
             }
-            walk.leave(day);
-            self.go_on_at(walk);
+            walk.close(day);
             return Ok(true);
         }
         self.end_pass();

@@ -56,7 +56,10 @@ fn a_run_never_makes_more_requests_than_it_may() {
     assert!((2..=3).contains(&runs), "{runs}");
     desk.check("30 000 items");
     let sends = desk.sends.borrow().len();
-    assert!((30..36).contains(&sends), "{sends} batches: they are full as a rule");
+    assert!(
+        (30..36).contains(&sends),
+        "{sends} batches: they are full as a rule"
+    );
     // The day after all of it is looked at once more, and let go of.
     desk.pass(DAY_MS);
     desk.drain();
