@@ -22,6 +22,8 @@ use crate::penalty;
 use crate::policy::Form;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
+use crate::views;
+use crate::views::item::View;
 use crate::visit::Visit;
 
 /// Nothing waits for it any more, so it may take longer than a visitor's trip usually
@@ -74,6 +76,8 @@ pub enum Deferred {
     Purge { purge: Purge },
     /// Reads what operators have changed.
     Controls { ticket: u64 },
+    /// What an answer has shown.
+    Count { views: Vec<View> },
 }
 
 /// Does all the work side by side, and the work that follows from it: the platform ends
@@ -168,6 +172,7 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             gateway.l1.borrow_mut().purge(&purge);
         }
         Deferred::Controls { ticket } => controls::refresh(gateway, ports, ticket).await,
+        Deferred::Count { views } => views::count::count(gateway, ports, views).await,
     }
 }
 

@@ -48,6 +48,9 @@ use crate::presentation::{make_private, present};
 use crate::redis::Shards;
 use crate::refused::Refused;
 use crate::trip;
+use crate::views::count::{self, Views};
+use crate::views::due::Schedule;
+use crate::views::merge::merge;
 use crate::visit::Visit;
 use crate::visitor::Visitor;
 use crate::warm::top::{self, Top};
@@ -78,6 +81,8 @@ pub struct Settings {
     pub without_redis: bool,
     /// Of the routes that name them, a part is off.
     pub switched_off: Vec<Switch>,
+    /// When pending views go to the origin.
+    pub views: Schedule,
 }
 
 /// One isolate's gateway: the policy and what is remembered between requests.
@@ -95,6 +100,7 @@ pub struct Gateway {
     pub refused: RefCell<Refused>,
     /// What is asked most.
     pub asked: RefCell<Top>,
+    pub views: RefCell<Views>,
 }
 
 impl Gateway {
@@ -103,6 +109,7 @@ impl Gateway {
             penalties: RefCell::new(Penalties::new(&policy)),
             refused: RefCell::default(),
             asked: RefCell::new(Top::new(&policy)),
+            views: RefCell::default(),
             policy,
             settings,
             limits: RefCell::new(Memory::new()),
@@ -232,6 +239,7 @@ async fn answer<P: Ports>(
     };
     bill::settle(visit, has_failed(&served));
     conduct::note(visit, &admission, ip, &served);
+    count::note(visit, request, &resolved, &visitor, &served);
     visit.bill.borrow_mut().renew(&mut quotas);
     // The visitor counts from the answer, for which the origin may have taken a while.
     let since_ms = visit.now_ms().saturating_sub(checked_ms);
@@ -280,7 +288,11 @@ async fn serve<P: Ports>(
         Plan::Admin => admin::answer(visit, request, incoming).await,
         Plan::Listing(wanted) => {
             let seen = seen.into_iter().next().flatten();
-            let response = listing::answer(visit, wanted, seen).await?;
+            let mut response = listing::answer(visit, wanted, seen).await?;
+            if let Some(route) = resolved.route {
+                let query = request.query.as_deref();
+                response = merge(visit, route, &resolved.values, query, response).await;
+            }
             present(visit, wanted, request, incoming, response).await
         }
         Plan::Composed(parts, pieces) => {

@@ -13,7 +13,7 @@ use crate::deferred;
 use crate::gateway::Gateway;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
-use crate::warm;
+use crate::{views, warm};
 
 /// Of wrangler.toml's trigger.
 pub const PERIOD_MS: u64 = 5 * 60_000;
@@ -67,7 +67,9 @@ pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, origin_requests: usize)
         return;
     }
     let run = Run::until(gateway, ports, origin_requests, WORK_MS);
-    // A line for each job; the first one has all of the run's origin requests.
+    // A line for each job; the first one has all of the run's origin requests. Views go
+    // first: they are due a few times a day, and warming would take all of every run.
+    run.spend(views::sync::by_cron(gateway, ports, run.requests_left()).await);
     warm::job(&run).await;
     release(gateway, ports, &token).await;
 }

@@ -16,6 +16,7 @@
 //! exchange   one answer of `http` mode             base64     of Redis, JWTs and fields
 //! json       all JSON, read and written            names      a sorted set
 //! packing    entries that are no plain JSON        presentation gzip or not, and for whom
+//! views      counted, kept and sent in batches
 //! edge       the platform, wasm only               concurrency  how many are at Redis
 //! jobs       what a run of the cron does           warm       entries fetched before they end
 //! ahead      around an entry's end
@@ -57,6 +58,7 @@ pub mod redis;
 pub mod refused;
 pub mod together;
 pub mod trip;
+pub mod views;
 pub mod visit;
 pub mod visitor;
 pub mod warm;

@@ -113,6 +113,7 @@ impl<'a, P: Ports> Visit<'a, P> {
         let fetch = Fetch {
             target: target.to_owned(),
             headers,
+            body: None,
         };
         let begun_ms = self.ports.now_ms();
         let answer = self.ports.fetch(&fetch, timeout_ms).await;

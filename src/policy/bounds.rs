@@ -21,6 +21,11 @@ pub const MAX_QUERY_PARAMETERS: usize = 16;
 /// Entries of a composed answer; a cold one makes as many origin requests, and the
 /// free plan has 50 subrequests, the paid one 1000.
 pub const MAX_PARTS: usize = 64;
+/// Items that one request counts: each is a few commands of its trip, or a request to the
+/// origin.
+pub const MAX_VIEWS: usize = 8;
+/// Each is looked for in the User-Agent of a counted request.
+pub const MAX_BOTS: usize = 100;
 pub const MAX_METHODS: usize = 8;
 pub const MAX_METHOD_BYTES: usize = 16;
 pub const MAX_SEGMENTS: usize = 32;

@@ -18,6 +18,8 @@ pub struct Defaults {
     pub address: Address,
     /// Ids stand in keys and reports as keyed hashes.
     pub hash_ids: bool,
+    /// Lower-case parts of User-Agent whose views are not counted.
+    pub bots: Vec<String>,
 }
 
 /// How the client's address is told.
@@ -83,6 +85,7 @@ pub struct Route {
     pub purge: Option<PurgeRule>,
     pub fill: Option<FillRule>,
     pub compose: Option<Vec<Part>>,
+    pub view: Option<ViewRule>,
     /// Variables that turn a part of the route off.
     pub switches: Vec<Switch>,
 }
@@ -357,6 +360,33 @@ impl FillRule {
     pub fn needs_response(&self) -> bool {
         (self.with.iter()).any(|(_, given)| matches!(given, Given::Response(_)))
     }
+}
+
+/// What a 2xx answer shows, and where it carries what is pending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewRule {
+    pub items: Vec<ViewItem>,
+    pub merge: Option<Merge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewItem {
+    /// Of the same characters as a route's name.
+    pub kind: String,
+    pub id: Template,
+}
+
+/// To which numbers of an answer pending views are added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Merge {
+    /// To the one at this pointer (RFC 6901), those of the rule's first item.
+    Own(String),
+    /// To `field` of every object that has the `id` of an item of this kind.
+    Objects {
+        field: String,
+        kind: String,
+        id: String,
+    },
 }
 
 /// One named part of a composed answer.

@@ -66,6 +66,7 @@ mod redis_rest;
 mod refused;
 mod sim;
 mod user_scope;
+mod views;
 mod warm;
 mod world;
 mod write;

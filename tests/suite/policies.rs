@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use edgeweir::config::Secret;
+use edgeweir::config::{CacheKey, Secret};
 use edgeweir::gateway::Settings;
 use edgeweir::policy::{Overrides, Policy, toml_to_json};
 use serde_json::{Value, json};
@@ -147,6 +147,7 @@ impl Team {
     fn isolate(&self, world: &Rc<World>) -> Isolate {
         let settings = Settings {
             jwt_secret: Some(Secret::new(std::str::from_utf8(SECRET).unwrap())),
+            cache_keys: vec![CacheKey::new([1; 32])],
             ..Settings::default()
         };
         world.isolate_with(self.policy(), settings)

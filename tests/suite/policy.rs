@@ -8,7 +8,7 @@ mod explain;
 mod fill;
 mod key;
 mod limit;
-mod marked;
+pub mod marked;
 mod overrides;
 mod path;
 mod route;

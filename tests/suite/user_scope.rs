@@ -285,7 +285,7 @@ fn keys_are_rotated() {
     let served = settled(&none, saved("ann"));
     assert_eq!(
         (served.status, served.cache_status()),
-        (200, "edgeweir; fwd=miss; detail=encryption")
+        (200, "edgeweir; fwd=bypass; detail=no-cache-key")
     );
 }
 

@@ -39,6 +39,9 @@ pub fn explain(
         (None, Some(parts)) => composed(out, policy, parts),
         (None, None) => passes(out),
     }
+    if let Some(rule) = &route.view {
+        viewed(out, policy, rule, resolved);
+    }
     if let Some(rule) = &route.purge {
         purged(out, rule, resolved);
     }
@@ -287,6 +290,57 @@ fn composed(out: &mut Explanation, policy: &Policy, parts: &[Part]) {
         facts.push(Value::Object(fact));
     }
     out.fact("parts", facts);
+}
+
+fn viewed(out: &mut Explanation, policy: &Policy, rule: &ViewRule, resolved: &Resolved<'_>) {
+    let mut facts: Vec<Value<'static>> = Vec::new();
+    for (at, item) in rule.items.iter().enumerate() {
+        let shown = partial(&item.id, resolved);
+        add!(
+            out,
+            if at == 0 { "view" } else { "" },
+            format!("{} {shown}, once a user (or address) and day", item.kind),
+        );
+        facts.push(json!({ "kind": item.kind.clone(), "id": shown }));
+    }
+    if !rule.items.is_empty() {
+        let bots = policy.defaults.bots.join(", ");
+        add!(
+            out,
+            "",
+            match bots.is_empty() {
+                true => "counted after a 2xx answer, not for HEAD".to_owned(),
+                false => format!(
+                    "counted after a 2xx answer, not for HEAD; not for User-Agents with {bots}"
+                ),
+            },
+        );
+    }
+    out.fact("views", facts);
+    match &rule.merge {
+        None => {}
+        Some(Merge::Own(pointer)) => {
+            add!(
+                out,
+                "merge",
+                format!("pending views of the first are added to {pointer} of the answer"),
+            );
+            out.fact("merge", json!({ "field": pointer.clone() }));
+        }
+        Some(Merge::Objects { field, kind, id }) => {
+            add!(
+                out,
+                "merge",
+                format!(
+                    "pending views of the {kind} under `{id}` are added to `{field}` beside it"
+                ),
+            );
+            out.fact(
+                "merge",
+                json!({ "field": field.clone(), "kind": kind.clone(), "id": id.clone() }),
+            );
+        }
+    }
 }
 
 fn purged(out: &mut Explanation, rule: &PurgeRule, resolved: &Resolved<'_>) {

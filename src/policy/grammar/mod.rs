@@ -14,6 +14,7 @@ mod limit;
 mod route;
 mod subject;
 mod unbuilt;
+mod view;
 mod warm;
 mod whole;
 
@@ -114,6 +115,7 @@ fn built_in_defaults() -> Defaults {
         redis_down: RedisDown::Local,
         address: Address::default(),
         hash_ids: false,
+        bots: view::built_in_bots(),
     }
 }
 
@@ -127,6 +129,7 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
             "redis_down",
             "address",
             "hash_ids",
+            "bots",
         ],
         faults,
     )?;
@@ -153,6 +156,10 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
         None => Some(or.address),
     };
     let hash_ids = table.boolean("hash_ids", or.hash_ids, faults);
+    let bots = match table.get("bots") {
+        Some(field) => view::bots(&field, faults),
+        None => Some(or.bots),
+    };
     Some(Defaults {
         limits: limits?,
         timeout: timeout?,
@@ -160,6 +167,7 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
         redis_down: redis_down?,
         address: address?,
         hash_ids: hash_ids?,
+        bots: bots?,
     })
 }
 

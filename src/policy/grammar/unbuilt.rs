@@ -13,9 +13,7 @@ fn not_built(field: &Field<'_>, what: &str, faults: &mut Faults) {
 
 /// Of a route.
 pub fn route(table: &Table<'_>, faults: &mut Faults) {
-    for (name, shape) in [("publish", publish as Shape), ("view", view)] {
-        field(table, name, shape, faults);
-    }
+    field(table, "publish", publish, faults);
 }
 
 /// Of a purge rule.
@@ -59,12 +57,5 @@ fn publish(field: &Field<'_>, faults: &mut Faults) {
                 text(&field, faults);
             }
         }
-    }
-}
-
-fn view(field: &Field<'_>, faults: &mut Faults) {
-    const HELP: &str = "write placeholders by kind: { story = \"{story}\" }";
-    for (_, member) in field.members(faults, HELP).unwrap_or_default() {
-        text(&member, faults);
     }
 }

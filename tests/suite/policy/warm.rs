@@ -79,7 +79,7 @@ fn warming_is_among_the_facts() {
     assert_eq!(facts.get("patience").unwrap().as_str(), Some("300ms"));
     assert_eq!(
         facts.get("warm").unwrap().text(),
-        r#"{"every":"30m","values":[{"name":"x","values":["1"]},{"name":"id","values":["a","b"]}],"top":7}"#
+        r#"{"every":"30m","top":7,"values":[{"name":"x","values":["1"]},{"name":"id","values":["a","b"]}]}"#
     );
 }
 

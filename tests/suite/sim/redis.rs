@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use edgeweir::redis::{Command, Reply, Word};
 
 use super::hashes::Hashes;
+use super::views::Views;
 
 #[derive(Default)]
 struct Value {
@@ -31,6 +32,8 @@ pub struct Ran {
 pub struct FakeRedis {
     keys: RefCell<BTreeMap<String, Value>>,
     pub hashes: Hashes,
+    /// Keys that begin with `views:`.
+    pub views: Views,
     pub ran: RefCell<Vec<Ran>>,
     /// HTTP requests that reached it.
     pub trips: Cell<u64>,
@@ -52,6 +55,10 @@ impl FakeRedis {
             }
             _ => self.hashes.answer(now_us, &args),
         };
+        let of_hash = match args.get(1).is_some_and(|key| key.starts_with("views:")) {
+            true => Some(self.views.answer(now_us, &args)),
+            false => of_hash,
+        };
         let reply = of_hash.unwrap_or_else(|| self.answer(now_us, &args));
         if let Some(key) = args.get(1) {
             self.note_expiry(key);
@@ -68,6 +75,7 @@ impl FakeRedis {
     pub fn flush(&self, now_us: u64) {
         self.keys.borrow_mut().clear();
         self.hashes.clear();
+        self.views.clear();
         self.ran.borrow_mut().push(Ran {
             at_us: now_us,
             tag: 0,
