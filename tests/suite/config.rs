@@ -3,6 +3,7 @@
 use edgeweir::config::{Config, ConfigError};
 use edgeweir::policy::Switch;
 use edgeweir::redis::Endpoint;
+use edgeweir::views::due::Schedule;
 
 const URL: (&str, &str) = ("UPSTASH_REDIS_REST_URL", "https://eu1.upstash.io");
 const TOKEN: (&str, &str) = ("UPSTASH_REDIS_REST_TOKEN", "tok-secret");
@@ -95,7 +96,8 @@ fn everything_is_read() {
         ("RATE_LIMIT_WINDOW_MS", "60000"),
         ("RATE_LIMIT_MAX_REQUESTS", "2147483648"),
         ("RATE_LIMIT_REDIS_ENABLED", "FALSE"),
-        ("VIEW_SYNC_INTERVAL_HOURS", "nonsense"),
+        ("VIEW_SYNC_INTERVAL_HOURS", "6"),
+        ("VIEW_DEDUP_TTL_HOURS", "nonsense"),
     ])
     .unwrap();
     let redis = config.redis.as_ref().unwrap();
@@ -117,6 +119,7 @@ fn everything_is_read() {
     assert_eq!(config.rate_limit_window_ms, Some(60_000));
     assert_eq!(config.rate_limit_max_requests, Some(1 << 31));
     assert_eq!(config.switched_off, [Switch::RateLimitRedis]);
+    assert_eq!(config.views, Schedule::Hours(6));
     let shown = format!("{config:?}");
     assert!(!shown.contains("-secret"), "{shown}");
 }
@@ -249,5 +252,27 @@ fn good_urls_pass() {
     ] {
         let config = with(("ORIGIN_URL", url)).unwrap();
         assert_eq!(config.origin_url.as_deref(), Some(kept));
+    }
+}
+
+/// A schedule by cron wins over one by hours, and both must be right.
+#[test]
+fn when_views_are_sent_is_read() {
+    let with = |vars: &[(&str, &str)]| {
+        let token = ("UPSTASH_REDIS_REST_TOKEN", "t");
+        read(&[&[URL, token], vars].concat()).map(|config| config.views)
+    };
+    assert_eq!(with(&[]).unwrap(), Schedule::default());
+    let cron = ("VIEW_SYNC_CRON", "0 2,14 * * *");
+    for vars in [&[cron][..], &[cron, ("VIEW_SYNC_INTERVAL_HOURS", "6")]] {
+        assert!(matches!(with(vars).unwrap(), Schedule::Cron(_)));
+    }
+    for (variable, value) in [
+        ("VIEW_SYNC_CRON", "0 25 * * *"),
+        ("VIEW_SYNC_CRON", "nonsense"),
+        ("VIEW_SYNC_INTERVAL_HOURS", "0"),
+        ("VIEW_SYNC_INTERVAL_HOURS", "169"),
+    ] {
+        assert_eq!(with(&[(variable, value)]).unwrap_err().variable, variable);
     }
 }
