@@ -260,11 +260,11 @@ fn good_urls_pass() {
 fn when_views_are_sent_is_read() {
     let with = |vars: &[(&str, &str)]| {
         let token = ("UPSTASH_REDIS_REST_TOKEN", "t");
-        read(&[&[URL, token], vars].concat()).map(|config| config.views)
+        read(&[&[URL, token][..], vars].concat()).map(|config| config.views)
     };
     assert_eq!(with(&[]).unwrap(), Schedule::default());
     let cron = ("VIEW_SYNC_CRON", "0 2,14 * * *");
-    for vars in [&[cron][..], &[cron, ("VIEW_SYNC_INTERVAL_HOURS", "6")]] {
+    for vars in [&[cron][..], &[cron, ("VIEW_SYNC_INTERVAL_HOURS", "6")][..]] {
         assert!(matches!(with(vars).unwrap(), Schedule::Cron(_)));
     }
     for (variable, value) in [
