@@ -66,6 +66,31 @@ fn a_run_never_makes_more_requests_than_it_may() {
     desk.check_clean("30 000 items");
 }
 
+/// Calls by hand end, though each but the first goes on with a pass and then looks once more,
+/// and looking at all there is takes more than one of them.
+#[test]
+fn calls_by_hand_come_to_an_end() {
+    let desk = Desk::new(first_seed());
+    for id in 0..3_000_u64 {
+        // One page of four is all that a look brings here of a bucket.
+        desk.view("story", &id.to_string(), id);
+    }
+    for id in ids_of_one_bucket("chapter", 400) {
+        desk.view("chapter", &id, 1);
+    }
+    let mut calls = 1;
+    while let Outcome::Done(report) = by_hand(&desk) {
+        if !report.left {
+            break;
+        }
+        calls += 1;
+        assert!(calls < 40);
+    }
+    println!("{calls} calls");
+    assert!(calls > 2, "{calls}");
+    desk.check("400 of one bucket");
+}
+
 /// With fewer requests to the origin than there are batches the next run goes on.
 #[test]
 fn a_cron_run_has_the_requests_that_it_is_given() {
