@@ -21,6 +21,7 @@ const BENCHES = {
   conformance: "./conformance/bench.mjs",
   listings: "./listings.mjs",
   peers: "./peers/bench.mjs",
+  views: "./views.mjs",
 };
 
 await main(async () => {

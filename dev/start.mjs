@@ -17,6 +17,8 @@ const HOST = "127.0.0.1";
 const DEFAULT_PORT = 8787;
 /** What does not end in this time is left to its watcher. */
 const STOP_LIMIT_MS = 5_000;
+/** wrangler.toml's trigger, which only the platform keeps. */
+const CRON_MS = 5 * 60_000;
 
 const stops = [];
 let stopping = null;
@@ -75,6 +77,8 @@ async function startEdge({ port, redis, origin, secrets }) {
     }
   });
   stops.push(() => worker.stop());
+  const trigger = setInterval(() => void worker.scheduled().catch((error) => say(error.message)), CRON_MS);
+  stops.push(async () => clearInterval(trigger));
   return worker;
 }
 

@@ -24,8 +24,8 @@ channel("child_process").subscribe(({ process: child }) => {
 let starting = Promise.resolve();
 
 /**
- * Starts the Worker with the given variables and resolves once it listens: `{ url, pid, mf, stop() }`; `url` has no slash at
- * its end. `port` 0 is a free one. `onLine`, when given, gets what the Worker prints instead of the terminal.
+ * Starts the Worker with the given variables and resolves once it listens: `{ url, pid, mf, scheduled(), stop() }`; `url` has no
+ * slash at its end, and `scheduled` is a run of the cron trigger, which nothing here starts by itself. `port` 0 is a free one. `onLine`, when given, gets what the Worker prints instead of the terminal.
  */
 export function startWorker({ bindings = {}, port = 0, host = "127.0.0.1", onLine } = {}) {
   // One at a time, so that each call knows its own process.
@@ -34,7 +34,7 @@ export function startWorker({ bindings = {}, port = 0, host = "127.0.0.1", onLin
   return mine;
 }
 
-/** The settings of wrangler.toml that workerd needs as well: `{ main, compatibilityDate, compatibilityFlags }`. */
+/** The settings of wrangler.toml that workerd needs as well: `{ main, compatibilityDate, compatibilityFlags, cron }`. */
 export function readSettings(text) {
   const value = (name) => new RegExp(`^${name}\\s*=\\s*(.+)$`, "m").exec(text)?.[1].trim();
   const required = (name) => {
@@ -46,11 +46,12 @@ export function readSettings(text) {
     main: required("main"),
     compatibilityDate: required("compatibility_date"),
     compatibilityFlags: JSON.parse(value("compatibility_flags") ?? "[]"),
+    cron: JSON.parse(value("crons") ?? "[]")[0],
   };
 }
 
 async function start({ bindings, port, host, onLine }) {
-  const { main, compatibilityDate, compatibilityFlags } = readSettings(readFileSync(path.join(root, "wrangler.toml"), "utf8"));
+  const { main, compatibilityDate, compatibilityFlags, cron } = readSettings(readFileSync(path.join(root, "wrangler.toml"), "utf8"));
   const script = path.join(root, main);
   const folder = path.dirname(script);
   if (!existsSync(script)) throw new Error("the Worker is not built: run `npm run build`");
@@ -83,6 +84,7 @@ async function start({ bindings, port, host, onLine }) {
     url: url.origin,
     pid: child?.pid,
     mf,
+    scheduled: async () => (await mf.getWorker()).scheduled({ cron }),
     async stop() {
       unwatch(); // before its pid can belong to anyone else
       await mf.dispose();

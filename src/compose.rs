@@ -4,11 +4,11 @@
 //! that fails is `null` and named in Cache-Status.
 
 use crate::admission::is_off;
+use crate::ahead;
 use crate::together::all;
 
 use crate::cache::entry::is_json;
 use crate::cache::{Entry, Found, Seen};
-use crate::deferred::Deferred;
 use crate::fill::{Filled, Wanted, fill};
 use crate::headers::{CacheStatus, add_composed_status};
 use crate::http::{Body, Bytes, Headers, Response};
@@ -117,9 +117,11 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
     let missing = match seen {
         Some(Seen {
             found: Found::Fresh(found) | Found::Foreign(found),
+            generations,
             is_local,
             ..
         }) => {
+            ahead::elect(visit, wanted, &found, &generations);
             let status = CacheStatus::hit(found.fresh_until_ms, is_local, now_ms);
             return entry(found, status);
         }
@@ -129,11 +131,8 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
             origin_tags,
             ..
         }) => {
-            visit.defer(Deferred::Refresh {
-                wanted: wanted.named(&origin_tags),
-                generations,
-            });
-            let status = CacheStatus::stale(found.fresh_until_ms, now_ms);
+            let wanted = wanted.named(&origin_tags);
+            let (found, status) = ahead::stale(visit, &wanted, found, generations).await;
             return entry(found, status);
         }
         Some(Seen {

@@ -9,6 +9,7 @@ use crate::base64;
 use crate::policy::bounds::{MAX_LIFE_MS, MAX_REQUESTS, MAX_WINDOW_MS};
 use crate::policy::{Form, Policy, Route, Switch};
 use crate::redis::{Endpoint, MAX_SHARDS};
+use crate::views::due::{Cron, MAX_INTERVAL_HOURS, Schedule};
 
 /// What the variables say.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct Config {
     pub notification_cache_ttl_s: Option<u64>,
     /// `UNREAD_COUNT_CACHE_TTL`.
     pub unread_count_cache_ttl_s: Option<u64>,
+    /// `VIEW_SYNC_CRON`, else `VIEW_SYNC_INTERVAL_HOURS`.
+    pub views: Schedule,
 }
 
 #[derive(Debug, Clone)]
@@ -153,6 +156,7 @@ impl Config {
                 .and_then(|requests| u32::try_from(requests).ok()),
             notification_cache_ttl_s: vars.number("NOTIFICATION_CACHE_TTL", MAX_LIFE_MS / 1_000)?,
             unread_count_cache_ttl_s: vars.number("UNREAD_COUNT_CACHE_TTL", MAX_LIFE_MS / 1_000)?,
+            views: vars.schedule()?,
         })
     }
 }
@@ -261,6 +265,22 @@ impl<G: Fn(&str) -> Option<String>> Vars<G> {
             .filter(|number| (1..=max).contains(number))
             .map(Some)
             .ok_or_else(|| problem(variable, format!("must be a whole number from 1 to {max}")))
+    }
+
+    /// Both must be right, though one of them is enough.
+    fn schedule(&self) -> Result<Schedule, ConfigError> {
+        const CRON: &str = "VIEW_SYNC_CRON";
+        let hours = self.number("VIEW_SYNC_INTERVAL_HOURS", MAX_INTERVAL_HOURS)?;
+        let Some(text) = self.trimmed(CRON) else {
+            return Ok(hours.map_or_else(Schedule::default, Schedule::Hours));
+        };
+        match Cron::parse(&text) {
+            Some(cron) => Ok(Schedule::Cron(Box::new(cron))),
+            None => Err(problem(
+                CRON,
+                "must be five fields of numbers, such as 0 2,14 * * *",
+            )),
+        }
     }
 
     fn token(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {

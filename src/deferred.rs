@@ -3,6 +3,9 @@
 //! `gateway::handle` returns it, the edge runs it in `wait_until`; nothing else
 //! outlives a request.
 
+use futures_util::future::join;
+
+use crate::ahead::UnderWay;
 use crate::together::all;
 
 use crate::cache::entry::hash;
@@ -20,6 +23,8 @@ use crate::penalty;
 use crate::policy::Form;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
+use crate::views;
+use crate::views::item::View;
 use crate::visit::Visit;
 
 /// Nothing waits for it any more, so it may take longer than a visitor's trip usually
@@ -51,10 +56,12 @@ pub enum Deferred {
         /// What does as well while the same body lies there.
         or: Option<Box<Extension>>,
     },
-    /// Fetches an entry that was served stale.
+    /// Fetches an entry that was served, unless one is there that is fresh for longer than
+    /// until `than_ms`.
     Refresh {
         wanted: Wanted,
         generations: Vec<Option<String>>,
+        than_ms: u64,
     },
     /// The same of an answer in `http` mode.
     Revalidate {
@@ -70,6 +77,8 @@ pub enum Deferred {
     Purge { purge: Purge },
     /// Reads what operators have changed.
     Controls { ticket: u64 },
+    /// What an answer has shown.
+    Count { views: Vec<View> },
 }
 
 /// What must be so when a fill ends: the generations that were there before it began.
@@ -88,6 +97,16 @@ pub struct Proof {
 /// it some time after the answer, and a composed answer may have many entries to refresh.
 pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, work: Vec<Deferred>) {
     all(work.into_iter().map(|next| perform(gateway, ports, next))).await;
+}
+
+/// All that is due after an answer: the work, and what was begun before it.
+pub async fn finish<P: Ports>(
+    gateway: &Gateway,
+    ports: &P,
+    work: Vec<Deferred>,
+    under_way: Vec<UnderWay<'_>>,
+) {
+    join(run(gateway, ports, work), all(under_way)).await;
 }
 
 async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
@@ -130,19 +149,24 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
                 commands.push(Command::new("DEL").arg(flight.as_str()));
                 send(ports, Store::Cache, &Batch::multi(commands), timeout_ms).await;
             }
-            if let Some(proof) = only_if
-                && let Some(cell) = &proof.waiting
-            {
-                settle(cell, Flight::Tagged(proof.lookup.origin_tags.into()));
+            if let Some(proof) = only_if {
+                if is_sent {
+                    // What is there now is newer than what this isolate may have itself.
+                    gateway.l1.borrow_mut().forget(&proof.lookup.key);
+                }
+                if let Some(cell) = &proof.waiting {
+                    settle(cell, Flight::Tagged(proof.lookup.origin_tags.into()));
+                }
             }
             gateway.flights.borrow_mut().land(&flight);
         }
         Deferred::Refresh {
             wanted,
             generations,
+            than_ms,
         } => {
             let visit = Visit::new(gateway, ports);
-            fill::refresh(&visit, &wanted, generations).await;
+            fill::refresh(&visit, &wanted, generations, than_ms).await;
             // What follows is the end of that fill, never another refresh.
             Box::pin(run(gateway, ports, visit.take_deferred())).await;
         }
@@ -172,6 +196,7 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             gateway.l1.borrow_mut().purge(&purge);
         }
         Deferred::Controls { ticket } => controls::refresh(gateway, ports, ticket).await,
+        Deferred::Count { views } => views::count::count(gateway, ports, views).await,
     }
 }
 

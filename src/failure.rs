@@ -53,6 +53,10 @@ pub enum Failure {
     UriTooLong,
     /// An admin call could not reach Redis.
     RedisUnavailable,
+    /// Another run of the sync has the lock.
+    SyncBusy,
+    /// The origin did not take a batch of views.
+    BatchRefused,
 }
 
 impl Failure {
@@ -100,8 +104,9 @@ impl Failure {
             Self::ReducedCapacity
             | Self::Misconfigured { .. }
             | Self::BadPolicy { .. }
-            | Self::RedisUnavailable => 503,
-            Self::OriginUnreachable => 502,
+            | Self::RedisUnavailable
+            | Self::SyncBusy => 503,
+            Self::OriginUnreachable | Self::BatchRefused => 502,
             Self::OriginTimeout | Self::NotCached => 504,
             Self::NotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
@@ -140,11 +145,12 @@ impl Failure {
                 "Request cannot be satisfied due to temporary server capacity constraints"
             }
             Self::Denied => "Forbidden",
-            Self::OriginUnreachable => "Bad Gateway",
+            Self::OriginUnreachable | Self::BatchRefused => "Bad Gateway",
             Self::OriginTimeout | Self::NotCached => "Gateway Timeout",
-            Self::Misconfigured { .. } | Self::BadPolicy { .. } | Self::RedisUnavailable => {
-                "Service Unavailable"
-            }
+            Self::Misconfigured { .. }
+            | Self::BadPolicy { .. }
+            | Self::RedisUnavailable
+            | Self::SyncBusy => "Service Unavailable",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed { .. } => "Method Not Allowed",
             Self::Unauthorized => "Unauthorized",
@@ -191,6 +197,8 @@ impl Failure {
             Self::BadRequest { detail } => detail.clone(),
             Self::UriTooLong => "The path is longer than this server takes.".to_owned(),
             Self::RedisUnavailable => "Redis did not confirm in time.".to_owned(),
+            Self::SyncBusy => "Another sync is at work.".to_owned(),
+            Self::BatchRefused => "The origin did not take a batch of views; it waits.".to_owned(),
         }
     }
 
@@ -216,7 +224,9 @@ impl Failure {
                 members.insert("violated-policies", json!(violated));
                 headers.append("retry-after", whole_seconds(retry_after_ms).to_string());
             }
-            Self::ReducedCapacity | Self::RedisUnavailable => headers.append("retry-after", "5"),
+            Self::ReducedCapacity | Self::RedisUnavailable | Self::SyncBusy => {
+                headers.append("retry-after", "5")
+            }
             Self::Misconfigured { variable, .. } => {
                 members.insert("variable", json!(variable));
             }

@@ -32,9 +32,12 @@ use crate::visit::Visit;
 const LOCK_MS: u64 = 3_000;
 /// Three renewals may be lost before the lock is.
 const RENEW_MS: u64 = 750;
-/// First pause of a follower; each is half as long again, up to the last one.
+/// First pause of a follower; each is a quarter longer than the one before, up to the last
+/// one: so whoever waits is late by a quarter of what he waited for at most.
 pub const FIRST_PAUSE_MS: u64 = 4;
 const LAST_PAUSE_MS: u64 = 50;
+/// Looking at a cell of this isolate costs no trip.
+const LAST_LOOK_MS: u64 = 20;
 /// What a follower that gave up waiting has for the origin at least.
 const LEAST_FETCH_MS: u64 = 1_000;
 
@@ -155,50 +158,94 @@ pub async fn without_redis<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> F
     }
 }
 
-/// Fetches a stale entry anew, unless somebody else does.
+/// What became of a refresh.
+#[derive(Debug)]
+pub enum Refreshed {
+    Stored(Entry),
+    /// Somebody else has done it: this is there now.
+    Newer(Entry),
+    /// Somebody else does it, or has found just now that it cannot be done.
+    Held,
+    /// The origin is well and said what is not stored.
+    Unstored,
+    Failed,
+}
+
+/// Fetches an entry anew, unless somebody else does, or has: one that is fresh for longer
+/// than until `than_ms` is newer than what was to be refreshed.
 pub async fn refresh<P: Ports>(
     visit: &Visit<'_, P>,
     wanted: &Wanted,
     generations: Vec<Option<String>>,
-) {
+    than_ms: u64,
+) -> Refreshed {
     let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
-        return;
+        return Refreshed::Failed;
     };
     let fill = Fill {
         is_refresh: true,
         ..Fill::new(visit, wanted, generations, "")
     };
     let Join::Lead(cell) = fill.join() else {
-        return;
+        return Refreshed::Held;
     };
+    let is_newer = |entry: &Entry| entry.fresh_until_ms > than_ms;
     match fill.take_lock().await {
         Lock::Taken {
-            found: found @ (Found::Stale(_) | Found::Missing | Found::Packed(_)),
-            generations,
-        } => {
-            let stale = match found {
-                Found::Stale(entry) => Some(entry),
+            found: Found::Fresh(entry),
+            ..
+        } if is_newer(&entry) => fill.leave_to(&cell, entry),
+        Lock::Taken {
+            found: Found::Foreign(entry),
+            ..
+        } => fill.leave_to(&cell, entry),
+        Lock::Taken { found, generations } => {
+            let older = match found {
+                Found::Stale(entry) | Found::Fresh(entry) => Some(entry),
                 _ => None,
             };
-            if let Filled::Own(response, _) = fill.ask_origin(&cell, generations, stale).await
-                && let Body::Upstream(body) = response.body
-            {
-                visit.ports.discard(body);
-            }
+            let filled = fill.ask_origin(&cell, generations, older).await;
+            refreshed(visit, &cell, filled)
         }
-        Lock::Taken { found, .. } => {
-            if let Found::Fresh(entry) | Found::Foreign(entry) = found {
-                settle(&cell, Flight::Done(entry));
-            }
-            fill.end(vec![Command::new("DEL").arg(fill.lock_key.as_str())]);
+        Lock::Again { tags, is_ours } => {
+            fill.again(&cell, tags, is_ours);
+            Refreshed::Held
         }
-        Lock::Again { tags, is_ours } => fill.again(&cell, tags, is_ours),
-        // Followers of this flight were on their own anyway: they had the stale entry.
-        _ => {
+        // Followers of this flight were on their own anyway: they had the older entry.
+        lock => {
             settle(&cell, Flight::Uncacheable);
-            visit.gateway.flights.borrow_mut().land(&fill.lock_key);
+            fill.land();
+            match lock {
+                Lock::Filled(entry) if is_newer(&entry) => Refreshed::Newer(entry),
+                Lock::Failed(_) | Lock::Lost => Refreshed::Failed,
+                _ => Refreshed::Held,
+            }
         }
     }
+}
+
+fn refreshed<P: Ports>(
+    visit: &Visit<'_, P>,
+    cell: &FlightCell,
+    filled: Filled<P::Body>,
+) -> Refreshed {
+    let Filled::Own(response, status) = filled else {
+        return Refreshed::Failed;
+    };
+    let is_failing = is_failing(response.status);
+    if let Body::Upstream(body) = response.body {
+        visit.ports.discard(body);
+    }
+    match &*cell.borrow() {
+        Flight::Done(entry) if status.is_kept() => Refreshed::Stored(entry.clone()),
+        _ if is_failing => Refreshed::Failed,
+        _ => Refreshed::Unstored,
+    }
+}
+
+/// An origin that fails or is too busy.
+pub fn is_failing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..)
 }
 
 /// Generations that are absent are seeded before the origin is asked, so that a
@@ -433,7 +480,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             self.visit.sleep(pause_ms).await;
-            pause_ms = next_pause_ms(pause_ms);
+            pause_ms = next_look_ms(pause_ms);
             let outcome = cell.borrow().clone();
             match outcome {
                 Flight::Done(entry) => {
@@ -499,6 +546,18 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
+    /// Ends a fill for which there is no need any more.
+    fn leave_to(&self, cell: &FlightCell, entry: Entry) -> Refreshed {
+        settle(cell, Flight::Done(entry.clone()));
+        self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
+        self.visit
+            .gateway
+            .l1
+            .borrow_mut()
+            .forget(&self.wanted.lookup.key);
+        Refreshed::Newer(entry)
+    }
+
     /// A leader whose limits do not let him ask leaves the place to others.
     async fn pay_and_ask(&self, cell: &FlightCell, generations: Vec<String>) -> Filled<P::Body> {
         if pay(self.visit).await {
@@ -557,11 +616,11 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 self.keep_to_itself(cell, response.with_bytes(bytes.into()), why.as_str())
             }
             Ok(mut entry) => {
-                self.visit
-                    .gateway
-                    .flights
-                    .borrow_mut()
-                    .learn(self.wanted.route, now_ms.saturating_sub(begun_ms));
+                let took_ms = now_ms.saturating_sub(begun_ms);
+                entry.took_ms = Some(took_ms);
+                let mut flights = self.visit.gateway.flights.borrow_mut();
+                flights.learn(self.wanted.route, &self.wanted.lookup.key, took_ms);
+                drop(flights);
                 packing::compress(self.visit, times.form, &mut entry).await;
                 // The same body has the same tag, also when the origin names one no more.
                 if let Some(stale) = &stale
@@ -757,8 +816,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         let word = self.uncacheable(cell, pause_ms);
         // An origin that is well and says something else than the stale entry ends it;
         // one that fails or is too busy does not.
-        let is_failing = matches!(response.status, 408 | 425 | 429 | 500..);
-        if self.is_refresh && !is_failing {
+        if self.is_refresh && !is_failing(response.status) {
             let lookup = &self.wanted.lookup;
             let gone = Command::new("DEL")
                 .arg(lookup.key.as_str())
@@ -828,12 +886,11 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         // wait must not all ask an origin that hangs just before that.
         let max_ms =
             self.visit.origin_timeout_ms() + self.visit.redis_timeout_ms() * 2 + LAST_PAUSE_MS;
-        let patience_ms = self
-            .visit
-            .gateway
-            .flights
-            .borrow()
-            .patience_ms(self.wanted.route, max_ms);
+        let patience_ms = self.visit.gateway.flights.borrow().patience_ms(
+            self.wanted.route,
+            &self.wanted.lookup.key,
+            max_ms,
+        );
         self.waited_ms() >= patience_ms
     }
 
@@ -855,5 +912,10 @@ fn lock_name(identity: &str) -> String {
 }
 
 pub fn next_pause_ms(pause_ms: u64) -> u64 {
-    (pause_ms + pause_ms / 2).min(LAST_PAUSE_MS)
+    (pause_ms + pause_ms / 4).min(LAST_PAUSE_MS)
+}
+
+/// The same between looks at a request of this isolate.
+pub fn next_look_ms(pause_ms: u64) -> u64 {
+    next_pause_ms(pause_ms).min(LAST_LOOK_MS)
 }

@@ -8,9 +8,9 @@
 //!
 //! ```text
 //! let gateway = Gateway::new(policy, settings);           // once per isolate
-//! let answer = edgeweir::gateway::handle(&gateway, &ports, request, incoming).await;
-//! respond(answer.response);
-//! edgeweir::deferred::run(&gateway, &ports, answer.deferred).await; // in wait_until
+//! let Answer { response, deferred, under_way } = handle(&gateway, &ports, request, incoming).await;
+//! respond(response);
+//! edgeweir::deferred::finish(&gateway, &ports, deferred, under_way).await; // in wait_until
 //! ```
 //!
 //! The whole call must be owned by `wait_until`, so that a visitor who leaves
@@ -20,6 +20,7 @@ use std::cell::RefCell;
 
 use crate::admin;
 use crate::admission::{Admission, admit, is_denied, is_off};
+use crate::ahead::UnderWay;
 use crate::bill;
 use crate::cache::purge::Unpurged;
 use crate::cache::written::Known;
@@ -47,8 +48,12 @@ use crate::presentation::{make_private, present};
 use crate::redis::Shards;
 use crate::refused::Refused;
 use crate::trip;
+use crate::views::count::{self, Views};
+use crate::views::due::Schedule;
+use crate::views::merge::merge;
 use crate::visit::Visit;
 use crate::visitor::Visitor;
+use crate::warm::top::{self, Top};
 use crate::write::{self, Write};
 
 /// Longer paths are answered 414; workerd itself takes at most 16 KB of URL.
@@ -76,6 +81,8 @@ pub struct Settings {
     pub without_redis: bool,
     /// Of the routes that name them, a part is off.
     pub switched_off: Vec<Switch>,
+    /// When pending views go to the origin.
+    pub views: Schedule,
 }
 
 /// One isolate's gateway: the policy and what is remembered between requests.
@@ -92,6 +99,9 @@ pub struct Gateway {
     pub controls: RefCell<Controls>,
     pub penalties: RefCell<Penalties>,
     pub refused: RefCell<Refused>,
+    /// What is asked most.
+    pub asked: RefCell<Top>,
+    pub views: RefCell<Views>,
 }
 
 impl Gateway {
@@ -99,6 +109,8 @@ impl Gateway {
         Self {
             penalties: RefCell::new(Penalties::new(&policy)),
             refused: RefCell::default(),
+            asked: RefCell::new(Top::new(&policy)),
+            views: RefCell::default(),
             policy,
             settings,
             limits: RefCell::new(Memory::new()),
@@ -114,9 +126,11 @@ impl Gateway {
 }
 
 /// The answer, and the work that is due after it.
-pub struct Answer<B> {
+pub struct Answer<'a, B> {
     pub response: Response<B>,
     pub deferred: Vec<Deferred>,
+    /// What was begun before it, and goes on.
+    pub under_way: Vec<UnderWay<'a>>,
 }
 
 /// What a request will be answered with, if its limits admit it.
@@ -170,17 +184,18 @@ impl Plan<'_> {
 }
 
 /// Answers one request. Never fails: whatever happens has an answer.
-pub async fn handle<P: Ports>(
-    gateway: &Gateway,
-    ports: &P,
+pub async fn handle<'a, P: Ports>(
+    gateway: &'a Gateway,
+    ports: &'a P,
     request: Request,
     incoming: P::Incoming,
-) -> Answer<P::Body> {
+) -> Answer<'a, P::Body> {
     let visit = Visit::new(gateway, ports);
     let response = answer(&visit, &request, incoming).await;
     Answer {
         response,
         deferred: visit.take_deferred(),
+        under_way: visit.take_under_way(),
     }
 }
 
@@ -231,6 +246,9 @@ async fn answer<P: Ports>(
     let served = match Failure::of(asked.checked.verdict) {
         Some(refused) => Err(refused),
         None => {
+            for wanted in plan.wanted() {
+                top::count(visit, wanted);
+            }
             let seen = asked.seen;
             let served = serve(visit, request, &incoming, &resolved, &visitor, &plan, seen).await;
             visit.bill.borrow_mut().refusal().map_or(served, Err)
@@ -238,6 +256,7 @@ async fn answer<P: Ports>(
     };
     bill::settle(visit, has_failed(&served));
     conduct::note(visit, &admission, ip, &served);
+    count::note(visit, request, &resolved, &visitor, &served);
     visit.bill.borrow_mut().renew(&mut quotas);
     // The visitor counts from the answer, for which the origin may have taken a while.
     let since_ms = visit.now_ms().saturating_sub(checked_ms);
@@ -286,7 +305,11 @@ async fn serve<P: Ports>(
         Plan::Admin => admin::answer(visit, request, incoming).await,
         Plan::Listing(wanted) => {
             let seen = seen.into_iter().next().flatten();
-            let response = listing::answer(visit, wanted, seen).await?;
+            let mut response = listing::answer(visit, wanted, seen).await?;
+            if let Some(route) = resolved.route {
+                let query = request.query.as_deref();
+                response = merge(visit, route, &resolved.values, query, response).await;
+            }
             present(visit, wanted, request, incoming, response).await
         }
         Plan::Composed(parts, pieces) => {

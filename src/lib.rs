@@ -16,11 +16,15 @@
 //! exchange   one answer of `http` mode             base64     of Redis, JWTs and fields
 //! json       all JSON, read and written            names      a sorted set
 //! packing    entries that are no plain JSON        presentation gzip or not, and for whom
+//! views      counted, kept and sent in batches
 //! edge       the platform, wasm only               concurrency  how many are at Redis
+//! jobs       what a run of the cron does           warm       entries fetched before they end
+//! ahead      around an entry's end
 //! ```
 
 pub mod admin;
 pub mod admission;
+pub mod ahead;
 pub mod base64;
 pub mod bill;
 pub mod cache;
@@ -37,6 +41,7 @@ pub mod gateway;
 pub mod headers;
 pub mod http;
 pub mod identity;
+pub mod jobs;
 pub mod json;
 pub mod limit;
 pub mod listing;
@@ -53,8 +58,10 @@ pub mod redis;
 pub mod refused;
 pub mod together;
 pub mod trip;
+pub mod views;
 pub mod visit;
 pub mod visitor;
+pub mod warm;
 pub mod write;
 
 #[cfg(target_arch = "wasm32")]

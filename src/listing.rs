@@ -1,8 +1,8 @@
 //! One cached listing: what is wanted, and its answer from what was found.
 
+use crate::ahead;
 use crate::cache::lookup::Ask;
 use crate::cache::{Entry, Found, Lookup, Lookups, Seen};
-use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::fill::{Filled, Wanted, fill, without_redis};
 use crate::headers::{CacheStatus, add_cache_status};
@@ -151,9 +151,11 @@ pub async fn answer<P: Ports>(
     match seen {
         Some(Seen {
             found: Found::Fresh(entry) | Found::Foreign(entry),
+            generations,
             is_local,
             ..
         }) => {
+            ahead::elect(visit, wanted, &entry, &generations);
             let status = CacheStatus::hit(entry.fresh_until_ms, is_local, now_ms);
             Ok(served(entry, &status, now_ms))
         }
@@ -163,12 +165,9 @@ pub async fn answer<P: Ports>(
             origin_tags,
             ..
         }) => {
-            visit.defer(Deferred::Refresh {
-                wanted: wanted.named(&origin_tags),
-                generations,
-            });
-            let status = CacheStatus::stale(entry.fresh_until_ms, now_ms);
-            Ok(served(entry, &status, now_ms))
+            let wanted = wanted.named(&origin_tags);
+            let (entry, status) = ahead::stale(visit, &wanted, entry, generations).await;
+            Ok(served(entry, &status, visit.now_ms()))
         }
         Some(Seen {
             found: Found::Missing | Found::Record(_) | Found::Packed(_),

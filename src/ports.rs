@@ -53,12 +53,13 @@ pub enum OriginError {
     Unreachable,
 }
 
-/// A GET that the edge makes on its own.
+/// A GET that the edge makes on its own, or a POST if it has a body.
 #[derive(Debug, Clone)]
 pub struct Fetch {
     /// Path and query, starting with `/`.
     pub target: String,
     pub headers: Headers,
+    pub body: Option<String>,
 }
 
 /// A body read up to a bound.
@@ -91,7 +92,7 @@ pub trait Origin {
         timeout_ms: u64,
     ) -> impl Future<Output = Result<Response<Self::Body>, OriginError>>;
 
-    /// A GET of the edge's own.
+    /// A request of the edge's own.
     fn fetch(
         &self,
         fetch: &Fetch,

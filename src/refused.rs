@@ -52,8 +52,12 @@ pub struct Top {
 
 impl Refused {
     pub fn count(&mut self, id: &str, route: &str, limit: &str, own_ms: u64) {
+        self.add([id, route, limit].join("|"), own_ms);
+    }
+
+    /// Counts anything: `warm::top` counts keys so.
+    pub fn add(&mut self, member: String, own_ms: u64) {
         self.flushed_ms.get_or_insert(own_ms);
-        let member = [id, route, limit].join("|");
         let known = |counter: &&mut Counter| counter.member == member;
         if let Some(counter) = self.counters.iter_mut().find(known) {
             counter.count += 1;
@@ -90,30 +94,35 @@ impl Refused {
     /// What is due to be sent to the limits' database: at most every ten seconds, and then
     /// at most 66 commands.
     pub fn flush(&mut self, own_ms: u64, redis_ms: u64) -> Option<Batch> {
-        let is_due = self
-            .flushed_ms
-            .is_some_and(|since_ms| !(since_ms..since_ms + FLUSH_MS).contains(&own_ms));
-        if !is_due {
-            return None;
-        }
+        let is_due = self.is_due(own_ms, FLUSH_MS);
+        is_due.then(|| self.take(&key(redis_ms / SLOT_MS), TTL_MS))
+    }
+
+    /// Whether the first count since the last flush is so old.
+    pub fn is_due(&self, own_ms: u64, flush_ms: u64) -> bool {
+        self.flushed_ms
+            .is_some_and(|since_ms| !(since_ms..since_ms + flush_ms).contains(&own_ms))
+    }
+
+    /// All counts, to be added to that sorted set; here they begin anew.
+    pub fn take(&mut self, key: &str, ttl_ms: u64) -> Batch {
         self.flushed_ms = None;
-        let key = key(redis_ms / SLOT_MS);
         let mut commands: Vec<Command> = std::mem::take(&mut self.counters)
             .into_iter()
             .map(|counter| {
                 Command::new("ZINCRBY")
-                    .arg(key.as_str())
+                    .arg(key)
                     .arg(counter.count - counter.error)
                     .arg(counter.member)
             })
             .collect();
         commands.push(
             Command::new("ZREMRANGEBYRANK")
-                .arg(key.as_str())
+                .arg(key)
                 .args([0, -1 - KEPT]),
         );
-        commands.push(Command::pexpire(&key, TTL_MS));
-        Some(Batch::pipeline(commands))
+        commands.push(Command::pexpire(key, ttl_ms));
+        Batch::pipeline(commands)
     }
 }
 
@@ -121,20 +130,31 @@ impl Refused {
 pub fn top(redis_ms: u64) -> Batch {
     let newest = redis_ms / SLOT_MS;
     let slots = newest.saturating_sub(SLOTS - 1)..=newest;
-    Batch::pipeline(
-        slots
-            .map(|slot| {
-                Command::new("ZREVRANGE")
-                    .arg(key(slot))
-                    .args([0, READ - 1])
-                    .arg("WITHSCORES")
-            })
-            .collect(),
-    )
+    Batch::pipeline(slots.map(|slot| read(&key(slot))).collect())
+}
+
+/// Reads the highest counts of a sorted set.
+pub fn read(key: &str) -> Command {
+    Command::new("ZREVRANGE")
+        .arg(key)
+        .args([0, READ - 1])
+        .arg("WITHSCORES")
 }
 
 /// The `n` that were refused most; `None` when Redis did not say.
 pub fn judge_top(replies: &[Reply], n: usize) -> Option<Vec<Top>> {
+    let mut tops = Vec::new();
+    let mut sums = sums(replies)?;
+    while tops.len() < n
+        && let Some((member, count)) = take_highest(&mut sums)
+    {
+        tops.extend(top_of(member, count));
+    }
+    Some(tops)
+}
+
+/// What each member counts in all sorted sets together; `None` when Redis did not say.
+pub fn sums(replies: &[Reply]) -> Option<Vec<(&str, u64)>> {
     let mut places = Places::new();
     let mut sums: Vec<(&str, u64)> = Vec::new();
     for reply in replies {
@@ -152,16 +172,15 @@ pub fn judge_top(replies: &[Reply], n: usize) -> Option<Vec<Top>> {
             }
         }
     }
-    // Few of them are wanted: to look for each is less code than to sort all.
-    let mut tops = Vec::new();
-    while tops.len() < n
-        && let Some((at, _)) =
-            (sums.iter().enumerate()).max_by(|(_, a), (_, b)| a.1.cmp(&b.1).then(b.0.cmp(a.0)))
-    {
-        let (member, count) = sums.swap_remove(at);
-        tops.extend(top_of(member, count));
-    }
-    Some(tops)
+    Some(sums)
+}
+
+/// Few of them are wanted: to look for each is less code than to sort all.
+pub fn take_highest<'r>(sums: &mut Vec<(&'r str, u64)>) -> Option<(&'r str, u64)> {
+    let highest =
+        (sums.iter().enumerate()).max_by(|(_, a), (_, b)| a.1.cmp(&b.1).then(b.0.cmp(a.0)));
+    let (at, _) = highest?;
+    Some(sums.swap_remove(at))
 }
 
 fn top_of(member: &str, count: u64) -> Option<Top> {

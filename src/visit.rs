@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::ahead::UnderWay;
 use crate::bill::Bill;
 use crate::deferred::Deferred;
 use crate::gateway::Gateway;
@@ -24,6 +25,7 @@ pub struct Visit<'a, P: Ports> {
     slowest_trip_ms: Cell<Option<u64>>,
     origin_ms: Cell<Option<u64>>,
     deferred: RefCell<Vec<Deferred>>,
+    under_way: RefCell<Vec<UnderWay<'a>>>,
     /// Limits are kept in this isolate by choice: for them Redis is not asked.
     keeps_limits: Cell<bool>,
     pub bill: RefCell<Bill<'a>>,
@@ -40,6 +42,7 @@ impl<'a, P: Ports> Visit<'a, P> {
             slowest_trip_ms: Cell::new(None),
             origin_ms: Cell::new(None),
             deferred: RefCell::new(Vec::new()),
+            under_way: RefCell::default(),
             keeps_limits: Cell::new(false),
             bill: RefCell::default(),
         }
@@ -84,6 +87,15 @@ impl<'a, P: Ports> Visit<'a, P> {
         self.deferred.take()
     }
 
+    /// What was begun and goes on after the answer.
+    pub fn keep(&self, under_way: UnderWay<'a>) {
+        self.under_way.borrow_mut().push(under_way);
+    }
+
+    pub fn take_under_way(&self) -> Vec<UnderWay<'a>> {
+        self.under_way.take()
+    }
+
     pub fn timing(&self) -> Timing {
         Timing {
             redis_ms: self.redis_ms.get(),
@@ -101,6 +113,7 @@ impl<'a, P: Ports> Visit<'a, P> {
         let fetch = Fetch {
             target: target.to_owned(),
             headers,
+            body: None,
         };
         let begun_ms = self.ports.now_ms();
         let answer = self.ports.fetch(&fetch, timeout_ms).await;

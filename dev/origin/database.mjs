@@ -37,6 +37,15 @@ export class Session {
     return (await this.#postgres.query(sql, parameters)).rows;
   }
 
+  /** Runs `work` with a session whose statements are one transaction's; they are counted here. */
+  transaction(work) {
+    return this.#postgres.transaction((transaction) => {
+      const within = new Session(transaction);
+      within.statements = this.statements;
+      return work(within);
+    });
+  }
+
   /** The first row, or undefined. */
   async row(sql, parameters) {
     return (await this.rows(sql, parameters))[0];

@@ -21,14 +21,14 @@ const invalid = (message) => new RequestError(422, 'invalid_value', message);
 const storable = (value) => value.isWellFormed() && !value.includes('\0');
 
 /** The whole body as JSON; `undefined` for an empty one. */
-export async function readJson(request) {
+export async function readJson(request, { most = MAX_BODY_BYTES } = {}) {
   const chunks = [];
   let size = 0;
   // Left undestroyed, so that the connection can still carry the refusal of a body that is too large.
   for await (const chunk of request.iterator({ destroyOnReturn: false })) {
     size += chunk.length;
-    if (size > MAX_BODY_BYTES) {
-      throw new RequestError(413, 'body_too_large', `the body is limited to ${MAX_BODY_BYTES} bytes`, { Connection: 'close' });
+    if (size > most) {
+      throw new RequestError(413, 'body_too_large', `the body is limited to ${most} bytes`, { Connection: 'close' });
     }
     chunks.push(chunk);
   }
@@ -41,8 +41,8 @@ export async function readJson(request) {
 }
 
 /** The body as a JSON object; an empty body is allowed only when `optional`. */
-export async function readJsonObject(request, { optional = false } = {}) {
-  const body = await readJson(request);
+export async function readJsonObject(request, { optional = false, most } = {}) {
+  const body = await readJson(request, { most });
   if (body === undefined && optional) return {};
   if (body === null || typeof body !== 'object' || Array.isArray(body)) throw new RequestError(400, 'bad_json', 'the body must be a JSON object');
   return body;

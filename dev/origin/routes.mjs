@@ -8,6 +8,7 @@
 import { featuredAuthors, popularTags } from './authors.mjs';
 import { addChapter, createBook, deleteBook, patchBook, readBook, replaceBook, viewBook } from './books.mjs';
 import { RequestError } from './input.mjs';
+import { readChapter, readStory, takeBatch, viewTotals } from './views.mjs';
 import { booksOfChild, categoryTree, featuredWeek, latest, search, top, topOfParent, trendingToday } from './listings.mjs';
 import { buyBook, history, purchases, saveBook, savedBooks, unsaveBook } from './readers.mjs';
 
@@ -37,6 +38,10 @@ const ROUTES = [
   ['POST', '/api/v1/community/books/{id}/save', saveBook],
   ['DELETE', '/api/v1/community/books/{id}/save', unsaveBook],
   ['POST', '/api/v1/community/books/{id}/purchase', buyBook],
+  ['GET', '/api/v1/community/books/{id}/chapters/{chapter}', readChapter],
+  ['GET', '/api/v1/stories/{id}', readStory],
+  ['POST', '/internal/views/batch', takeBatch],
+  ['GET', '/internal/views/totals', viewTotals],
   ['GET', '/api/v1/community/me/saved', savedBooks],
   ['GET', '/api/v1/community/me/history', history],
   ['GET', '/api/v1/community/me/purchases', purchases],

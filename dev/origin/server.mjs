@@ -15,6 +15,7 @@ import { RequestError } from './input.mjs';
 import { EchoSockets, EventStreams } from './live.mjs';
 import { SAVED_BOOKS, readerOf } from './readers.mjs';
 import { SOCKET_TEMPLATE, findRoute } from './routes.mjs';
+import { VIEW_TABLES } from './views.mjs';
 
 const MAX_CONNECTIONS = 4_096;
 /** Longer than any client keeps an idle connection, so that it is never the server that closes under a request. */
@@ -31,6 +32,7 @@ export async function startOrigin({ port = 0, host = '127.0.0.1', now = Date.now
   const faults = new Faults(delayMs);
   const postgres = await openDatabase({ nowMs: clock(), cacheDir });
   await postgres.exec(SAVED_BOOKS);
+  await postgres.exec(VIEW_TABLES);
   const origin = { clock, faults, postgres, jwtSecret, streams: new EventStreams(), sockets: new EchoSockets(), upgraded: new Set(), closing: false,
     stats: { requests: {}, statements: 0, lastStatements: [] } };
   const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => void answer(origin, request, response));

@@ -1,20 +1,27 @@
 //! `GET /-/metrics`: Prometheus' text format, version 0.0.4.
 //!
-//! What stands here is this isolate's own and says so in its HELP line.
+//! What is this isolate's own says so in its HELP line.
 
 use crate::gateway::Gateway;
 use crate::http::{Body, Headers, Response};
+use crate::ports::{Clock, Ports};
+use crate::views::pending;
+use crate::views::sync::kinds;
+use crate::visit::Visit;
 
 const CLOCK_OFFSET: &str = "edgeweir_redis_clock_offset_seconds";
+const VIEWS_PENDING: &str = "edgeweir_views_pending";
 
-pub(super) fn show<B>(gateway: &Gateway) -> Response<B> {
+pub(super) async fn show<P: Ports>(visit: &Visit<'_, P>) -> Response<P::Body> {
+    let mut text = clock_offsets(visit.gateway);
+    views_pending(visit, &mut text).await;
     let mut headers = Headers::new();
     headers.append("content-type", "text/plain; version=0.0.4; charset=utf-8");
     headers.append("cache-control", "no-store");
     Response {
         status: 200,
         headers,
-        body: Body::Bytes(clock_offsets(gateway).into_bytes().into()),
+        body: Body::Bytes(text.into_bytes().into()),
     }
 }
 
@@ -37,6 +44,27 @@ fn clock_offsets(gateway: &Gateway) -> String {
         }
     }
     text
+}
+
+/// One sample for each kind that the policy counts; without Redis there is none.
+async fn views_pending<P: Ports>(visit: &Visit<'_, P>, text: &mut String) {
+    let kinds = kinds(&visit.gateway.policy);
+    let Some(pending) = pending::of_kinds(visit, &kinds, visit.now_ms()).await else {
+        return;
+    };
+    text.push_str("# HELP ");
+    text.push_str(VIEWS_PENDING);
+    text.push_str(" Views that the origin has not got yet, within 1 % of those of a day.\n# TYPE ");
+    text.push_str(VIEWS_PENDING);
+    text.push_str(" gauge\n");
+    for (kind, pending) in kinds.iter().zip(pending) {
+        text.push_str(VIEWS_PENDING);
+        text.push_str("{kind=\"");
+        text.push_str(kind);
+        text.push_str("\"} ");
+        text.push_str(&pending.to_string());
+        text.push('\n');
+    }
 }
 
 /// Milliseconds as seconds with three decimals.

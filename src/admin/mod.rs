@@ -1,4 +1,5 @@
-//! `/-/`: health for everybody; purging, limits, lists and metrics for those who hold `ADMIN_TOKEN`.
+//! `/-/`: health and counts of views for everybody; purging, warming, limits, lists, metrics,
+//! explanations and the sync of views for those who hold `ADMIN_TOKEN`.
 //!
 //! Every path below `/-/` is the edge's own; none reaches the origin.
 
@@ -9,6 +10,8 @@ mod metrics;
 mod named;
 mod purge;
 mod query;
+mod views;
+mod warm;
 
 use crate::failure::Failure;
 use crate::http::{Body, Headers, Request, Response};
@@ -23,6 +26,7 @@ use crate::write;
 
 pub const HEALTH: &str = "/-/health";
 const PURGE: &str = "/-/purge";
+const WARM: &str = "/-/warm";
 const LISTS: &str = "/-/lists";
 const LIMITS: &str = "/-/limits";
 const METRICS: &str = "/-/metrics";
@@ -73,10 +77,12 @@ fn word<T>(outcome: &Result<T, RedisError>) -> &'static str {
 /// What an authorised call is about.
 enum Call {
     Purge,
+    Warm,
     Lists,
     Limits,
     Metrics,
     Explain,
+    Sync,
     /// Of a route, by name.
     LimitsOf(String),
 }
@@ -85,10 +91,12 @@ impl Call {
     fn of(path: &str) -> Option<Self> {
         match path {
             PURGE => Some(Self::Purge),
+            WARM => Some(Self::Warm),
             LISTS => Some(Self::Lists),
             LIMITS => Some(Self::Limits),
             METRICS => Some(Self::Metrics),
             EXPLAIN => Some(Self::Explain),
+            views::SYNC => Some(Self::Sync),
             _ => {
                 let route = path.strip_prefix(LIMITS)?.strip_prefix('/')?;
                 decode(route, false).map(Self::LimitsOf)
@@ -98,7 +106,7 @@ impl Call {
 
     fn allow(&self) -> &'static str {
         match self {
-            Self::Purge | Self::Lists => "POST",
+            Self::Purge | Self::Warm | Self::Lists | Self::Sync => "POST",
             Self::Limits | Self::Metrics | Self::Explain => "GET",
             Self::LimitsOf(_) => "GET, PUT, DELETE",
         }
@@ -111,6 +119,9 @@ pub async fn answer<P: Ports>(
     request: &Request,
     incoming: &P::Incoming,
 ) -> Result<Response<P::Body>, Failure> {
+    if let Some(item) = views::item_of(&request.path) {
+        return views::show(visit, request, item).await;
+    }
     let call = Call::of(&request.path).ok_or(Failure::NotFound)?;
     let Some(token) = &visit.gateway.settings.admin_token else {
         return Err(Failure::NotFound);
@@ -125,14 +136,18 @@ pub async fn answer<P: Ports>(
     }
     let body = match method {
         "GET" | "DELETE" => Vec::new(),
+        // It says nothing.
+        _ if matches!(call, Call::Sync) => Vec::new(),
         _ => body(visit, incoming).await?,
     };
     match &call {
         Call::Purge => purge::purge(visit, &body).await,
+        Call::Warm => warm::warm(visit, &body).await,
         Call::Lists => lists::change(visit, &body).await,
         Call::Limits => lists::show(visit).await,
-        Call::Metrics => Ok(metrics::show(visit.gateway)),
+        Call::Metrics => Ok(metrics::show(visit).await),
         Call::Explain => explain::show(visit.gateway, request.query.as_deref()),
+        Call::Sync => views::sync(visit).await,
         Call::LimitsOf(route) => limits::answer(visit, request, route, &body).await,
     }
 }

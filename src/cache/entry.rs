@@ -22,6 +22,8 @@ pub struct Entry {
     pub stored_ms: u64,
     pub fresh_until_ms: u64,
     pub stale_until_ms: u64,
+    /// How long its fetch took, if that is known.
+    pub took_ms: Option<u64>,
 }
 
 impl Entry {
@@ -70,6 +72,8 @@ pub struct Meta {
     pub body: Option<String>,
     /// Given by the origin itself; their generations are the last ones.
     pub tags: Vec<String>,
+    /// How long the fetch took, in milliseconds.
+    pub took: Option<u64>,
 }
 
 impl Meta {
@@ -86,6 +90,7 @@ impl Meta {
             hash: String::new(),
             body: None,
             tags: tags.to_vec(),
+            took: None,
         }
     }
 
@@ -109,6 +114,7 @@ impl Meta {
                 Origin::Edge | Origin::Tags => None,
             },
             tags,
+            took: entry.took_ms,
         }
     }
 
@@ -140,6 +146,9 @@ impl Meta {
         }
         if !self.tags.is_empty() {
             record.insert("tags", Value::Array(self.tags.iter().map(text).collect()));
+        }
+        if let Some(took) = self.took {
+            record.insert("took", json!(took));
         }
         Value::Object(record).text()
     }
@@ -184,6 +193,7 @@ impl Meta {
                 None => Vec::new(),
                 Some(tags) => tags.as_array()?.iter().map(text).collect::<Option<_>>()?,
             },
+            took: number("took"),
         })
     }
 
@@ -205,6 +215,7 @@ impl Meta {
             stored_ms: self.stored,
             fresh_until_ms: self.fresh_until,
             stale_until_ms: self.stale_until,
+            took_ms: self.took,
         }
     }
 }

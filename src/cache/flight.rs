@@ -17,6 +17,10 @@ use crate::recent::Recent;
 const MAX_FLIGHTS: usize = 1024;
 /// Remembered uncacheable keys; past it the oldest are forgotten.
 const MAX_UNCACHEABLE: usize = 2048;
+/// Keys whose usual fetch time is remembered.
+const MAX_USUAL: usize = 1024;
+/// Nobody gives up sooner: a fill is seen a trip and a poll after it is stored.
+const LEAST_PATIENCE_MS: u64 = 1_000;
 /// How long an answer found uncacheable keeps its key from queueing.
 pub const UNCACHEABLE_MS: u64 = 5_000;
 /// How long a failed fill answers for those that waited for it.
@@ -52,8 +56,10 @@ pub struct Flights {
     flights: Recent<Option<(u64, FlightCell)>>,
     /// Until when.
     uncacheable: Recent<u64>,
-    /// By route.
-    usual_ms: Vec<Option<u64>>,
+    /// By key.
+    usual_ms: Recent<Option<u64>>,
+    /// By route, for keys that are not known.
+    usual_of_route_ms: Vec<Option<u64>>,
 }
 
 impl Default for Flights {
@@ -61,7 +67,8 @@ impl Default for Flights {
         Self {
             flights: Recent::new(MAX_FLIGHTS),
             uncacheable: Recent::new(MAX_UNCACHEABLE),
-            usual_ms: Vec::new(),
+            usual_ms: Recent::new(MAX_USUAL),
+            usual_of_route_ms: Vec::new(),
         }
     }
 }
@@ -104,23 +111,43 @@ impl Flights {
             .is_some_and(|until_ms| now_ms < *until_ms)
     }
 
-    /// A moving average of a route's fetch time: new = 7/8 old + 1/8 measured.
-    pub fn learn(&mut self, route: usize, fetch_ms: u64) {
-        if self.usual_ms.len() <= route {
-            self.usual_ms.resize(route + 1, None);
+    /// Moving averages of the fetch times of a key and of its route.
+    pub fn learn(&mut self, route: usize, key: &str, fetch_ms: u64) {
+        average(self.usual_ms.use_or_default(key), fetch_ms);
+        self.learn_of_route(route, fetch_ms);
+    }
+
+    /// What an entry says of its fetch stands for what an isolate has not measured itself.
+    pub fn hint(&mut self, route: usize, fetch_ms: u64) {
+        let usual_ms = self.usual_of_route_ms.get(route).copied().flatten();
+        if usual_ms.is_none() {
+            self.learn_of_route(route, fetch_ms);
         }
-        if let Some(usual_ms) = self.usual_ms.get_mut(route) {
-            *usual_ms = Some(usual_ms.map_or(fetch_ms, |usual_ms| (usual_ms * 7 + fetch_ms) / 8));
+    }
+
+    fn learn_of_route(&mut self, route: usize, fetch_ms: u64) {
+        if self.usual_of_route_ms.len() <= route {
+            self.usual_of_route_ms.resize(route + 1, None);
+        }
+        if let Some(usual_ms) = self.usual_of_route_ms.get_mut(route) {
+            average(usual_ms, fetch_ms);
         }
     }
 
     /// How long a follower waits for another's fill before it asks the origin
-    /// itself: four usual fetch times, at least a second, at most `max_ms`.
-    pub fn patience_ms(&self, route: usize, max_ms: u64) -> u64 {
-        self.usual_ms
-            .get(route)
-            .copied()
-            .flatten()
-            .map_or(max_ms, |usual_ms| (usual_ms * 4).max(1_000).min(max_ms))
+    /// itself: twice the usual fetch time of the key, or of its route; at least a second,
+    /// at most `max_ms`. Where nothing was fetched yet it is `max_ms`: whoever gave up sooner
+    /// would double the first fetch of everything that is slow.
+    pub fn patience_ms(&self, route: usize, key: &str, max_ms: u64) -> u64 {
+        let of_key = self.usual_ms.get(key).copied().flatten();
+        let of_route = || self.usual_of_route_ms.get(route).copied().flatten();
+        of_key.or_else(of_route).map_or(max_ms, |usual_ms| {
+            (usual_ms * 2).max(LEAST_PATIENCE_MS).min(max_ms)
+        })
     }
+}
+
+/// new = 7/8 old + 1/8 measured.
+fn average(usual_ms: &mut Option<u64>, fetch_ms: u64) {
+    *usual_ms = Some(usual_ms.map_or(fetch_ms, |usual_ms| (usual_ms * 7 + fetch_ms) / 8));
 }

@@ -267,6 +267,21 @@ impl L1 {
         *self.kept.use_or_default(&lookup.key) = Some(Box::new(kept));
     }
 
+    /// The generations of what is served without a trip, to refresh it.
+    pub fn generations(&self, lookup: &Lookup) -> Vec<Option<String>> {
+        let kept = self.find(lookup);
+        kept.map_or_else(Vec::new, |kept| {
+            kept.generations.iter().cloned().map(Some).collect()
+        })
+    }
+
+    /// Lets go of an entry, for there is a newer one in Redis.
+    pub fn forget(&mut self, key: &str) {
+        if let Some(kept) = self.kept.get_mut(key) {
+            self.bytes -= kept.take().map_or(0, |gone| gone.bytes);
+        }
+    }
+
     /// Hides what a purge of this isolate covers, for it has ended or may have run: from
     /// now on, and from all trips that have left.
     pub fn purge(&mut self, purge: &Purge) {

@@ -373,5 +373,6 @@ fn foreign(body: &[u8], now_ms: u64) -> Found {
         stored_ms: now_ms,
         fresh_until_ms: now_ms,
         stale_until_ms: now_ms,
+        took_ms: None,
     })
 }

@@ -5,9 +5,10 @@
 //! generations and `generation` compares them, `origin_tags` knows the origin's own tags,
 //! `adopted` other services' values, `written` makes a write's answer the entry, `l1` keeps
 //! entries in the isolate, `http` judges by the origin's headers, `packed` is what is more
-//! than plain JSON. Nothing here sends anything or reads a clock.
+//! than plain JSON, `early` elects who refreshes. Nothing here sends anything or reads a clock.
 
 pub mod adopted;
+pub mod early;
 pub mod entry;
 pub mod flight;
 pub mod generation;

@@ -18,6 +18,9 @@ use crate::redis::{Batch, Command};
 const TEXT: &str = "p1,";
 const CODED: &str = "p2,";
 const SEALED: &str = "s1,";
+/// So long a beginning of a value holds its record, as a rule: the generations of 16 tags
+/// that many writes have made longer are longer.
+pub const HEAD_BYTES: usize = 8_192;
 
 /// A value as it lies in Redis, and the record beside it, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,19 +72,29 @@ fn judge(
     let Some((meta, body)) = unpack(value) else {
         return Judged::new(Found::Missing);
     };
-    let meta = match beside {
-        Some(later) if is_of(later, &meta) => later.clone(),
-        _ => meta,
-    };
+    let meta = lived_on(meta, beside);
     timely(meta, body, lookup, generations, now_ms)
 }
 
-/// Whether a record says how the same entry lives on.
-fn is_of(later: &Meta, meta: &Meta) -> bool {
-    later.hash == meta.hash && later.origin == meta.origin && later.stored >= meta.stored
+/// What is known of an entry by the beginning of its value and the record beside it.
+pub fn record(head: &[u8], beside: Option<&Meta>) -> Option<Meta> {
+    let (meta, ..) = split(head)?;
+    Some(lived_on(meta, beside))
 }
 
-fn unpack(value: &[u8]) -> Option<(Meta, Bytes)> {
+/// The record beside a value counts if it says how the same entry lives on.
+fn lived_on(meta: Meta, beside: Option<&Meta>) -> Meta {
+    let is_of = |later: &&Meta| {
+        later.hash == meta.hash && later.origin == meta.origin && later.stored >= meta.stored
+    };
+    match beside.filter(is_of) {
+        Some(later) => later.clone(),
+        None => meta,
+    }
+}
+
+/// The record, the body as it lies there, and whether that is base64.
+fn split(value: &[u8]) -> Option<(Meta, &[u8], bool)> {
     let (rest, is_coded) = match value.strip_prefix(CODED.as_bytes()) {
         Some(rest) => (rest, true),
         None => (value.strip_prefix(TEXT.as_bytes())?, false),
@@ -90,6 +103,11 @@ fn unpack(value: &[u8]) -> Option<(Meta, Bytes)> {
     let (record, body) = rest.split_at_checked(end)?;
     let body = body.strip_prefix(b"\n")?;
     let meta = Meta::read(record).filter(Meta::is_possible)?;
+    Some((meta, body, is_coded))
+}
+
+fn unpack(value: &[u8]) -> Option<(Meta, Bytes)> {
+    let (meta, body, is_coded) = split(value)?;
     let body: Bytes = match is_coded {
         true => base64::decode(body)?.into(),
         false => body.into(),

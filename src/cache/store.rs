@@ -193,6 +193,7 @@ pub fn entry(
         stale_until_ms: now_ms
             .saturating_add(times.fresh_ms)
             .saturating_add(times.stale_ms),
+        took_ms: None,
     })
 }
 

@@ -42,6 +42,9 @@ extern "C" {
     pub fn answer(this: &Turn) -> Promise;
     #[wasm_bindgen(method)]
     pub fn settle(this: &Turn, response: &Response);
+    /// The same of what nobody waits for with a response.
+    #[wasm_bindgen(method, js_name = settle)]
+    pub fn done(this: &Turn);
     #[wasm_bindgen(method)]
     pub fn end(this: &Turn);
 

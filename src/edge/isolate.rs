@@ -83,6 +83,7 @@ impl Isolate {
                     limits_in_redis: !config.switched_off.contains(&Switch::RateLimitRedis)
                         && redis.is_some(),
                     switched_off: config.switched_off,
+                    views: config.views,
                     without_redis: redis.is_none(),
                     separate_cache: redis.as_ref().is_some_and(|redis| !redis.shares_store()),
                 },

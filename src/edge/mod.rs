@@ -17,7 +17,9 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::gateway::{Answer, handle};
-use isolate::Isolate;
+use crate::jobs;
+use crate::ports::Log;
+use isolate::{Console, Isolate};
 use ports::EdgePorts;
 
 /// How one request's answer leaves its flow.
@@ -71,11 +73,42 @@ pub fn fetch(request: web_sys::Request, env: &JsValue, context: &JsValue) -> JsV
     let is_over = turns::begin(Box::pin(async move {
         let plain = convert::from_js(&request);
         let ports = EdgePorts::new(&isolate, plain.base.clone());
-        let Answer { response, deferred } = handle(&isolate.gateway, &ports, plain, request).await;
+        let Answer {
+            response,
+            deferred,
+            under_way,
+        } = handle(&isolate.gateway, &ports, plain, request).await;
         way_out.settle(convert::to_js(response));
-        crate::deferred::run(&isolate.gateway, &ports, deferred).await;
+        crate::deferred::finish(&isolate.gateway, &ports, deferred, under_way).await;
         ports.probe().await;
         way_out.end();
     }));
     exit.leave(is_over, context)
+}
+
+/// The handler of the cron trigger; what it returns says when all is done.
+#[wasm_bindgen]
+pub fn scheduled(_event: &JsValue, env: &JsValue, context: &JsValue) -> JsValue {
+    let Ok(isolate) = Isolate::of(env) else {
+        // It is in the log, and every request is told.
+        return JsValue::UNDEFINED;
+    };
+    let turn = glue::open(context);
+    let done = turn.answer();
+    turns::begin(Box::pin(async move {
+        // A request has a zone to go on to, the trigger has none.
+        let (base, requests) = match &isolate.origin_url {
+            Some(url) => (url.clone(), jobs::MAX_ORIGIN_REQUESTS),
+            None => (String::new(), 0),
+        };
+        if requests == 0 {
+            Console.log("cron: without ORIGIN_URL nothing is asked of an origin");
+        }
+        let ports = EdgePorts::new(&isolate, base);
+        jobs::run(&isolate.gateway, &ports, requests).await;
+        ports.probe().await;
+        turn.done();
+        turn.end();
+    }));
+    done.into()
 }

@@ -229,7 +229,13 @@ impl Origin for EdgePorts {
             headers.append(name, value).map_err(failed)?;
         }
         let init = RequestInit::new();
-        init.set_method("GET");
+        match &fetch.body {
+            Some(body) => {
+                init.set_method("POST");
+                init.set_body(&JsValue::from_str(body));
+            }
+            None => init.set_method("GET"),
+        }
         init.set_headers(&headers);
         init.set_redirect(RequestRedirect::Manual);
         let url = format!("{}{}", self.base, fetch.target);

@@ -14,7 +14,7 @@ use crate::cache::origin_tags::named;
 use crate::cache::{GENERATION_TTL_S, Unstorable};
 use crate::deferred::settle;
 use crate::failure::Failure;
-use crate::fill::{FIRST_PAUSE_MS, Fill, Lock, next_pause_ms};
+use crate::fill::{FIRST_PAUSE_MS, Fill, Lock, next_look_ms, next_pause_ms};
 use crate::http::{Body, Headers, Response};
 use crate::listing::origin_failure;
 use crate::origin::replaced_headers;
@@ -134,7 +134,7 @@ impl<P: Ports> Turn<'_, '_, P> {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             self.visit.sleep(pause_ms).await;
-            pause_ms = next_pause_ms(pause_ms);
+            pause_ms = next_look_ms(pause_ms);
             let outcome = cell.borrow().clone();
             match outcome {
                 Flight::Stored(stored) => {
@@ -266,6 +266,7 @@ impl<P: Ports> Turn<'_, '_, P> {
         };
         (visit.gateway.flights.borrow_mut()).learn(
             self.exchange.wanted.route,
+            &self.exchange.wanted.lookup.key,
             visit.now_ms().saturating_sub(span.asked_ms),
         );
         draft.body = bytes.into();

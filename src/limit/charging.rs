@@ -507,7 +507,7 @@ pub(super) fn slots(rule: &Rule<'_>, reply: &Reply) -> Option<Sums> {
 }
 
 /// `TIME`: seconds and microseconds, as strings or numbers.
-fn time_ms(reply: &Reply) -> Option<u64> {
+pub fn time_ms(reply: &Reply) -> Option<u64> {
     let [seconds, micros] = reply.as_list()? else {
         return None;
     };

@@ -104,6 +104,7 @@ use crate::policy::{self, RedisDown};
 use crate::ports;
 use crate::redis::{Batch, Command, RedisError, Reply};
 
+pub use charging::time_ms;
 pub use memory::Memory;
 pub use receipt::Receipt;
 pub use upkeep::{forget, merge, peek, reset};

@@ -21,6 +21,11 @@ pub const MAX_QUERY_PARAMETERS: usize = 16;
 /// Entries of a composed answer; a cold one makes as many origin requests, and the
 /// free plan has 50 subrequests, the paid one 1000.
 pub const MAX_PARTS: usize = 64;
+/// Items that one request counts: each is a few commands of its trip, or a request to the
+/// origin.
+pub const MAX_VIEWS: usize = 8;
+/// Each is looked for in the User-Agent of a counted request.
+pub const MAX_BOTS: usize = 100;
 pub const MAX_METHODS: usize = 8;
 pub const MAX_METHOD_BYTES: usize = 16;
 pub const MAX_SEGMENTS: usize = 32;
@@ -84,6 +89,13 @@ pub const MAX_LIFE_MS: u64 = 172_800_000;
 /// Whoever purges elsewhere waits no longer than this for an isolate to notice.
 pub const MAX_L1_MS: u64 = 60_000;
 pub const DEFAULT_L1_MS: u64 = 1_000;
+/// Entries that one route keeps warm: a run of the cron fetches 40, so in half an hour all.
+pub const MAX_WARM_KEYS: usize = 200;
+/// Of all routes together: what a run looks at, ten trips.
+pub const MAX_WARM_TOTAL: usize = 1_000;
+/// Longer than this nobody waits for a fresher answer.
+pub const MAX_PATIENCE_MS: u64 = 60_000;
+pub const MIN_PATIENCE_MS: u64 = 10;
 /// Upstash takes 10 MB a request; base64 and the rest of the pipeline need their share.
 pub const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 

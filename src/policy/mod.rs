@@ -29,7 +29,7 @@ mod types;
 mod write;
 
 pub use error::PolicyError;
-pub use grammar::{OWN_KEYS, Overrides};
+pub use grammar::{OWN_KEYS, Overrides, warm_request};
 pub use key::{Selected, Values, scalar};
 #[cfg(feature = "cli")]
 pub use read::toml_to_json;

@@ -349,7 +349,7 @@ fn value(name: &str, scope: &Scope<'_>) -> Result<Piece, Complaint> {
 }
 
 /// RFC 6901 section 3.
-fn json_pointer(pointer: &str) -> Result<String, Complaint> {
+pub fn json_pointer(pointer: &str) -> Result<String, Complaint> {
     let escapes_are_right = pointer
         .split('~')
         .skip(1)

@@ -18,6 +18,8 @@ pub struct Defaults {
     pub address: Address,
     /// Ids stand in keys and reports as keyed hashes.
     pub hash_ids: bool,
+    /// Lower-case parts of User-Agent whose views are not counted.
+    pub bots: Vec<String>,
 }
 
 /// How the client's address is told.
@@ -83,6 +85,7 @@ pub struct Route {
     pub purge: Option<PurgeRule>,
     pub fill: Option<FillRule>,
     pub compose: Option<Vec<Part>>,
+    pub view: Option<ViewRule>,
     /// Variables that turn a part of the route off.
     pub switches: Vec<Switch>,
 }
@@ -271,6 +274,10 @@ pub struct CacheRule {
     pub forward_credentials: bool,
     /// `format` and `scope`: what an entry is in Redis, and for whom.
     pub form: Form,
+    pub warm: Option<Warm>,
+    /// How long a request waits for the origin before it gets a stale entry; `None`: not at
+    /// all.
+    pub patience_ms: Option<u64>,
 }
 
 /// What an entry is in Redis.
@@ -282,6 +289,39 @@ pub enum Form {
     Packed,
     /// `scope = "user"`: the same of one user, encrypted, never compressed.
     User,
+}
+
+/// Which entries the cron keeps fresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warm {
+    /// Below `ttl_ms`.
+    pub every_ms: u64,
+    /// Values of placeholders and of listed parameters, in the policy's order.
+    pub values: Vec<(String, Vec<String>)>,
+    /// So many of the most asked ones of the last hour.
+    pub top: usize,
+}
+
+impl Warm {
+    /// Every combination of the values; without any a single empty one, or none beside `top`.
+    pub fn combinations(&self) -> Vec<Vec<(&str, &str)>> {
+        if self.values.is_empty() && self.top > 0 {
+            return Vec::new();
+        }
+        let mut all = vec![Vec::new()];
+        for (name, values) in &self.values {
+            let mut longer = Vec::with_capacity(all.len() * values.len());
+            for begun in &all {
+                for value in values {
+                    let mut one = begun.clone();
+                    one.push((name.as_str(), value.as_str()));
+                    longer.push(one);
+                }
+            }
+            all = longer;
+        }
+        all
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -322,6 +362,33 @@ impl FillRule {
     pub fn needs_response(&self) -> bool {
         (self.with.iter()).any(|(_, given)| matches!(given, Given::Response(_)))
     }
+}
+
+/// What a 2xx answer shows, and where it carries what is pending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewRule {
+    pub items: Vec<ViewItem>,
+    pub merge: Option<Merge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewItem {
+    /// Of the same characters as a route's name.
+    pub kind: String,
+    pub id: Template,
+}
+
+/// To which numbers of an answer pending views are added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Merge {
+    /// To the one at this pointer (RFC 6901), those of the rule's first item.
+    Own(String),
+    /// To `field` of every object that has the `id` of an item of this kind.
+    Objects {
+        field: String,
+        kind: String,
+        id: String,
+    },
 }
 
 /// One named part of a composed answer.

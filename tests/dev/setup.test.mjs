@@ -348,8 +348,9 @@ a test prints: test result: ok. 99 passed; 0 failed; 0 ignored;`;
 });
 
 test("workerd gets wrangler.toml's compatibility settings, and what is not set is an error", () => {
-  const text = 'name = "x"\nmain = "build/index.js"\ncompatibility_date = "2026-04-01"\ncompatibility_flags = ["a", "b"]\n';
-  assert.deepEqual(readSettings(text), { main: "build/index.js", compatibilityDate: "2026-04-01", compatibilityFlags: ["a", "b"] });
+  const text = 'name = "x"\nmain = "build/index.js"\ncompatibility_date = "2026-04-01"\ncompatibility_flags = ["a", "b"]\ncrons = ["* * * * *"]\n';
+  const cron = "* * * * *";
+  assert.deepEqual(readSettings(text), { main: "build/index.js", compatibilityDate: "2026-04-01", compatibilityFlags: ["a", "b"], cron });
   assert.deepEqual(readSettings(text.replace(/^compatibility_flags.*\n/m, "")).compatibilityFlags, []);
   assert.throws(() => readSettings('main = "build/index.js"'), /does not set compatibility_date/);
 });

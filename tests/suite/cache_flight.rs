@@ -87,22 +87,28 @@ fn uncacheable_keys_are_remembered_for_a_while() {
     assert!(!known.contains(&0) && known.contains(&2_998));
 }
 
-/// Patience: four usual fetches, at least a second, at most what is said.
+/// Patience: two usual fetches of the key, or else of its route, at least a second, at most
+/// what is said.
 #[test]
 fn patience_follows_the_usual_time_of_a_fetch() {
     let mut flights = Flights::default();
-    assert_eq!(flights.patience_ms(1, 10_000), 10_000, "nothing is known");
-    flights.learn(1, 600);
-    assert_eq!(flights.patience_ms(1, 10_000), 2_400);
-    assert_eq!(flights.patience_ms(2, 10_000), 10_000, "another route");
+    let patience_ms = |flights: &Flights, route, key| flights.patience_ms(route, key, 10_000);
+    assert_eq!(patience_ms(&flights, 1, "a"), 10_000, "nothing is known");
+    flights.hint(1, 2_000);
+    assert_eq!(patience_ms(&flights, 1, "a"), 4_000, "what an entry says");
+    flights.learn(1, "a", 600);
+    flights.hint(1, 9_000);
+    assert_eq!(patience_ms(&flights, 1, "a"), 1_200, "its own");
+    assert_eq!(patience_ms(&flights, 1, "b"), 3_650, "its route's");
+    assert_eq!(patience_ms(&flights, 2, "c"), 10_000, "another route");
     for _ in 0..50 {
-        flights.learn(1, 20);
+        flights.learn(1, "a", 20);
     }
-    assert_eq!(flights.patience_ms(1, 10_000), 1_000);
+    assert_eq!(patience_ms(&flights, 1, "a"), 1_000);
     for _ in 0..50 {
-        flights.learn(1, 8_000);
+        flights.learn(1, "a", 8_000);
     }
-    assert_eq!(flights.patience_ms(1, 10_000), 10_000);
+    assert_eq!(patience_ms(&flights, 1, "a"), 10_000);
 }
 
 fn value(etag: &str, stored_ms: u64, fresh_until_ms: u64) -> Entry {
@@ -113,6 +119,7 @@ fn value(etag: &str, stored_ms: u64, fresh_until_ms: u64) -> Entry {
         stored_ms,
         fresh_until_ms,
         stale_until_ms: fresh_until_ms,
+        took_ms: None,
     }
 }
 

@@ -28,6 +28,7 @@ fn entry(bytes: usize) -> Entry {
         stored_ms: NOW_MS,
         fresh_until_ms: NOW_MS + 600_000,
         stale_until_ms: NOW_MS + 900_000,
+        took_ms: None,
     }
 }
 

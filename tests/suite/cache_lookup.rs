@@ -42,6 +42,7 @@ fn meta() -> Meta {
         hash: hash(BODY.as_bytes()),
         body: None,
         tags: Vec::new(),
+        took: Some(20),
     }
 }
 

@@ -339,9 +339,7 @@ fn live(seed: u64, weather: Weather, tier: Tier) -> Lived {
         }
     }
     world.settle();
-    let mut immortal = world.immortal_keys();
-    // A limit's expiry that was lost on the way is set with its next charge.
-    immortal.retain(|key| !key.starts_with("ratelimit:"));
+    let immortal = world.immortal_keys();
     let mut wrong = wrong.take();
     if !immortal.is_empty() {
         wrong.push(format!("without expiry: {immortal:?}"));

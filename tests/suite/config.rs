@@ -3,6 +3,7 @@
 use edgeweir::config::{CacheKey, Config, ConfigError};
 use edgeweir::policy::Switch;
 use edgeweir::redis::Endpoint;
+use edgeweir::views::due::Schedule;
 
 const URL: (&str, &str) = ("UPSTASH_REDIS_REST_URL", "https://eu1.upstash.io");
 const TOKEN: (&str, &str) = ("UPSTASH_REDIS_REST_TOKEN", "tok-secret");
@@ -97,7 +98,8 @@ fn everything_is_read() {
         ("NOTIFICATION_CACHE_TTL", " 1 "),
         ("UNREAD_COUNT_CACHE_TTL", "172800"),
         ("RATE_LIMIT_REDIS_ENABLED", "FALSE"),
-        ("VIEW_SYNC_INTERVAL_HOURS", "nonsense"),
+        ("VIEW_SYNC_INTERVAL_HOURS", "6"),
+        ("VIEW_DEDUP_TTL_HOURS", "nonsense"),
     ])
     .unwrap();
     let redis = config.redis.as_ref().unwrap();
@@ -121,6 +123,7 @@ fn everything_is_read() {
     assert_eq!(config.notification_cache_ttl_s, Some(1));
     assert_eq!(config.unread_count_cache_ttl_s, Some(172_800));
     assert_eq!(config.switched_off, [Switch::RateLimitRedis]);
+    assert_eq!(config.views, Schedule::Hours(6));
     let shown = format!("{config:?}");
     assert!(!shown.contains("-secret"), "{shown}");
 }
@@ -303,4 +306,26 @@ fn the_keys_of_users_entries() {
     assert_eq!(with(("CACHE_KEY", &one)).unwrap().check(&of_user), Ok(()));
     let without_redis = with(("REDIS_ENABLED", "false")).unwrap();
     assert_eq!(without_redis.check(&of_user), Ok(()));
+}
+
+/// A schedule by cron wins over one by hours, and both must be right.
+#[test]
+fn when_views_are_sent_is_read() {
+    let with = |vars: &[(&str, &str)]| {
+        let token = ("UPSTASH_REDIS_REST_TOKEN", "t");
+        read(&[&[URL, token][..], vars].concat()).map(|config| config.views)
+    };
+    assert_eq!(with(&[]).unwrap(), Schedule::default());
+    let cron = ("VIEW_SYNC_CRON", "0 2,14 * * *");
+    for vars in [&[cron][..], &[cron, ("VIEW_SYNC_INTERVAL_HOURS", "6")][..]] {
+        assert!(matches!(with(vars).unwrap(), Schedule::Cron(_)));
+    }
+    for (variable, value) in [
+        ("VIEW_SYNC_CRON", "0 25 * * *"),
+        ("VIEW_SYNC_CRON", "nonsense"),
+        ("VIEW_SYNC_INTERVAL_HOURS", "0"),
+        ("VIEW_SYNC_INTERVAL_HOURS", "169"),
+    ] {
+        assert_eq!(with(&[(variable, value)]).unwrap_err().variable, variable);
+    }
 }

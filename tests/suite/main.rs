@@ -7,6 +7,7 @@
     clippy::unwrap_used
 )]
 
+mod bounded;
 mod cache_flight;
 mod cache_foreign;
 mod cache_generation;
@@ -19,6 +20,7 @@ mod concurrency;
 mod config;
 mod controls;
 mod controls_bounds;
+mod early;
 mod exchange;
 mod failure;
 mod fill_answer;
@@ -36,8 +38,10 @@ mod gateway_lists;
 mod gateway_retry;
 mod gateway_stores;
 mod headers;
+mod hit_rate;
 mod http_cache;
 mod identity;
+mod jobs;
 mod json;
 mod l1;
 mod limit_algorithms;
@@ -50,6 +54,7 @@ mod limit_peer;
 mod limit_shards;
 mod names;
 mod packed;
+mod patience;
 mod penalty;
 mod policies;
 mod policy;
@@ -66,6 +71,8 @@ mod redis_rest;
 mod refused;
 mod sim;
 mod user_scope;
+mod views;
+mod warm;
 mod world;
 mod write;
 mod write_fill;

@@ -257,6 +257,7 @@ fn a_bomb_is_not_expanded() {
             stored_ms: world.now_ms(),
             fresh_until_ms: world.now_ms() + 60_000,
             stale_until_ms: world.now_ms() + 60_000,
+            took_ms: None,
         };
         let value = packed::text(&lookup, &entry, Origin::Edge, &generations);
         world

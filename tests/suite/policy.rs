@@ -8,13 +8,14 @@ mod explain;
 mod fill;
 mod key;
 mod limit;
-mod marked;
+pub mod marked;
 mod overrides;
 mod path;
 mod route;
 mod subject;
 mod text;
 mod unbuilt;
+mod warm;
 
 use std::hash::{BuildHasher, RandomState};
 

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use edgeweir::deferred;
 use edgeweir::gateway::{Answer, Gateway, Settings, handle};
 use edgeweir::http::{Headers, Request};
+use edgeweir::jobs;
 use edgeweir::policy::{Overrides, Policy};
 use edgeweir::redis::{Batch, RedisError, Reply};
 use futures_util::future::{AbortHandle, abortable};
@@ -289,15 +290,41 @@ impl Isolate {
         let (task, handle) = abortable(async move {
             let _guard = guard;
             let request = request(&ask);
-            let Answer { response, deferred } = handle(&gateway, &ports, request, ask).await;
+            let Answer {
+                response,
+                deferred,
+                under_way,
+            } = handle(&gateway, &ports, request, ask).await;
             answer_to.fill(ports.served(response, begun_us));
-            deferred::run(&gateway, &ports, deferred).await;
+            deferred::finish(&gateway, &ports, deferred, under_way).await;
         });
         self.tasks.borrow_mut().push(handle);
         world.sim.spawn(async move {
             let _aborted = task.await;
         });
         (number, slot)
+    }
+
+    /// Starts a run of the cron trigger; `settle` waits for its end.
+    pub fn cron(&self) {
+        self.cron_with(jobs::MAX_ORIGIN_REQUESTS);
+    }
+
+    /// The same with so many origin requests at most.
+    pub fn cron_with(&self, origin_requests: usize) {
+        let world = self.world.clone();
+        let (limits, cache) = (self.limits.tagged(0), self.cache.tagged(0));
+        let ports = Ports::new(&world, limits, cache, 0);
+        let gateway = self.gateway.clone();
+        let guard = Running::new(&world);
+        let (task, handle) = abortable(async move {
+            let _guard = guard;
+            jobs::run(&gateway, &ports, origin_requests).await;
+        });
+        self.tasks.borrow_mut().push(handle);
+        world.sim.spawn(async move {
+            let _aborted = task.await;
+        });
     }
 
     /// Sends a request and waits for its answer; deferred work goes on.

@@ -39,6 +39,9 @@ pub fn explain(
         (None, Some(parts)) => composed(out, policy, parts),
         (None, None) => passes(out),
     }
+    if let Some(rule) = &route.view {
+        viewed(out, policy, rule, resolved);
+    }
     if let Some(rule) = &route.purge {
         purged(out, rule, resolved);
     }
@@ -142,6 +145,18 @@ fn kept(
             ),
         },
     );
+    if let Some(patience_ms) = rule.patience_ms {
+        let patience = show_ms(patience_ms);
+        add!(
+            out,
+            "",
+            format!("patience: {patience} for the origin, and then the stale one"),
+        );
+        out.fact("patience", patience);
+    }
+    if let Some(warm) = &rule.warm {
+        warmed(out, warm);
+    }
     let size = show_bytes(u64::try_from(rule.max_bytes).unwrap_or(u64::MAX));
     add!(out, "", format!("bodies up to {size}"));
     out.fact("max_size", size);
@@ -187,6 +202,29 @@ fn kept(
     add!(out, "", format!("stored: {stored}"));
     out.fact("stored", stored);
     None
+}
+
+/// Which entries are kept warm.
+fn warmed(out: &mut Explanation, warm: &Warm) {
+    let every = show_ms(warm.every_ms);
+    let named = |(name, values): &(String, Vec<String>)| format!("{name} {}", values.join(", "));
+    let mut which: Vec<String> = warm.values.iter().map(named).collect();
+    if warm.top > 0 {
+        which.push(format!("the {} most asked of the last hour", warm.top));
+    }
+    if which.is_empty() {
+        which.push("the only entry".to_owned());
+    }
+    let text = format!("warm: {}, every {every}", which.join("; "));
+    add!(out, "", text);
+    let mut values: Vec<Value<'static>> = Vec::new();
+    for (name, these) in &warm.values {
+        values.push(json!({ "name": name.clone(), "values": these.clone() }));
+    }
+    out.fact(
+        "warm",
+        json!({ "every": every, "values": values, "top": warm.top }),
+    );
 }
 
 /// Which parameters of the query reach key and origin.
@@ -252,6 +290,57 @@ fn composed(out: &mut Explanation, policy: &Policy, parts: &[Part]) {
         facts.push(Value::Object(fact));
     }
     out.fact("parts", facts);
+}
+
+fn viewed(out: &mut Explanation, policy: &Policy, rule: &ViewRule, resolved: &Resolved<'_>) {
+    let mut facts: Vec<Value<'static>> = Vec::new();
+    for (at, item) in rule.items.iter().enumerate() {
+        let shown = partial(&item.id, resolved);
+        add!(
+            out,
+            if at == 0 { "view" } else { "" },
+            format!("{} {shown}, once a user (or address) and day", item.kind),
+        );
+        facts.push(json!({ "kind": item.kind.clone(), "id": shown }));
+    }
+    if !rule.items.is_empty() {
+        let bots = policy.defaults.bots.join(", ");
+        add!(
+            out,
+            "",
+            match bots.is_empty() {
+                true => "counted after a 2xx answer, not for HEAD".to_owned(),
+                false => format!(
+                    "counted after a 2xx answer, not for HEAD; not for User-Agents with {bots}"
+                ),
+            },
+        );
+    }
+    out.fact("views", facts);
+    match &rule.merge {
+        None => {}
+        Some(Merge::Own(pointer)) => {
+            add!(
+                out,
+                "merge",
+                format!("pending views of the first are added to {pointer} of the answer"),
+            );
+            out.fact("merge", json!({ "field": pointer.clone() }));
+        }
+        Some(Merge::Objects { field, kind, id }) => {
+            add!(
+                out,
+                "merge",
+                format!(
+                    "pending views of the {kind} under `{id}` are added to `{field}` beside it"
+                ),
+            );
+            out.fact(
+                "merge",
+                json!({ "field": field.clone(), "kind": kind.clone(), "id": id.clone() }),
+            );
+        }
+    }
 }
 
 fn purged(out: &mut Explanation, rule: &PurgeRule, resolved: &Resolved<'_>) {

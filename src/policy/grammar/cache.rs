@@ -8,9 +8,9 @@ use super::super::template::Scope;
 use super::super::types::{CacheRule, Form, Piece, PurgeRule, QueryParameter, Template};
 use super::form::{form, without};
 use super::route::Matched;
-use super::{Overrides, life, unbuilt};
+use super::{Overrides, life, warm};
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "key",
     "query",
     "ttl",
@@ -23,6 +23,7 @@ const FIELDS: [&str; 13] = [
     "mode",
     "scope",
     "warm",
+    "patience",
     "format",
 ];
 
@@ -48,7 +49,6 @@ pub fn rule(
     faults: &mut Faults,
 ) -> Option<CacheRule> {
     let table = field.table("`cache`", &FIELDS, faults)?;
-    unbuilt::cache(&table, faults);
     let form = form(&table, faults)?;
     let by_origin = match table.get("mode") {
         Some(field) => field.choice(&[("policy", false), ("http", true)], faults)?,
@@ -67,6 +67,9 @@ pub fn rule(
     let negative_ms = table
         .get("negative")
         .map(|field| field.duration(MIN_TTL_MS..=MAX_LIFE_MS, faults));
+    let ttl_ms = ttl.as_ref().map(|ttl| ttl.ms);
+    let warmed = warm::rule(&table, ttl_ms, matched, query.as_deref(), faults);
+    let patience_ms = warm::patience(&table, stale_ms, faults);
     let max_bytes = max_bytes(&table, faults);
     let forward = table
         .get("credentials")
@@ -77,6 +80,13 @@ pub fn rule(
             &["l1", "credentials"],
             "with `scope = \"user\"`",
             "remove it: no isolate keeps a user's entries, and his credentials always go to the origin",
+            faults,
+        );
+        without(
+            &table,
+            &["warm"],
+            "with `scope = \"user\"`",
+            "remove it: the cron is no user, so it can fetch nothing of one",
             faults,
         );
     }
@@ -92,7 +102,7 @@ pub fn rule(
         Form::User => Some(Some(0)),
         _ => l1_ms,
     };
-    Some(CacheRule {
+    let rule = CacheRule {
         key: key?,
         ttl_ms: ttl.as_ref()?.ms,
         ttl_from: ttl?.from,
@@ -111,7 +121,12 @@ pub fn rule(
             None => false,
         },
         form,
-    })
+        // A user's is a fault already.
+        warm: warmed?.filter(|_| form != Form::User),
+        patience_ms: patience_ms?,
+    };
+    warm::check(&table, matched, &rule, faults);
+    Some(rule)
 }
 
 /// The rule of `mode = "http"`: most is the origin's to say.
@@ -121,7 +136,16 @@ fn of_origin(
     form: Form,
     faults: &mut Faults,
 ) -> Option<CacheRule> {
-    let mut names = vec!["key", "query", "ttl", "l1", "negative", "credentials"];
+    let mut names = vec![
+        "key",
+        "query",
+        "ttl",
+        "l1",
+        "negative",
+        "credentials",
+        "warm",
+        "patience",
+    ];
     match form {
         Form::Plain => {}
         Form::Packed => names.push("format"),
@@ -156,6 +180,8 @@ fn of_origin(
         by_origin: true,
         forward_credentials: false,
         form: Form::Plain,
+        warm: None,
+        patience_ms: None,
     })
 }
 

@@ -14,7 +14,11 @@ mod limit;
 mod route;
 mod subject;
 mod unbuilt;
+mod view;
+mod warm;
 mod whole;
+
+pub use warm::request as warm_request;
 
 use super::bounds::*;
 use super::error::Faults;
@@ -80,6 +84,7 @@ pub fn policy(root: &Node, overrides: &Overrides, faults: &mut Faults) -> Option
         .as_ref()
         .map_or(&[][..], |defaults| &defaults.limits);
     whole::check(&drafts, limits, faults);
+    warm::total(&drafts, faults);
     let list = root.get("defaults").and_then(|field| field.child("limit"));
     whole::inherited(&drafts, limits, list, faults);
     let defaults = defaults?;
@@ -110,6 +115,7 @@ fn built_in_defaults() -> Defaults {
         redis_down: RedisDown::Local,
         address: Address::default(),
         hash_ids: false,
+        bots: view::built_in_bots(),
     }
 }
 
@@ -123,6 +129,7 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
             "redis_down",
             "address",
             "hash_ids",
+            "bots",
         ],
         faults,
     )?;
@@ -149,6 +156,10 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
         None => Some(or.address),
     };
     let hash_ids = table.boolean("hash_ids", or.hash_ids, faults);
+    let bots = match table.get("bots") {
+        Some(field) => view::bots(&field, faults),
+        None => Some(or.bots),
+    };
     Some(Defaults {
         limits: limits?,
         timeout: timeout?,
@@ -156,6 +167,7 @@ fn defaults(field: &Field<'_>, faults: &mut Faults) -> Option<Defaults> {
         redis_down: redis_down?,
         address: address?,
         hash_ids: hash_ids?,
+        bots: bots?,
     })
 }
 

@@ -6,8 +6,9 @@ use super::super::field::{Field, quote};
 use super::super::node::Value;
 use super::super::types::{
     CacheRule, Defaults, FillRule, Limit, Part, PathTemplate, PurgeRule, RedisDown, Route, Switch,
+    ViewRule,
 };
-use super::{Overrides, REDIS_DOWN, cache, limit, unbuilt};
+use super::{Overrides, REDIS_DOWN, cache, limit, unbuilt, view};
 
 const FIELDS: [&str; 11] = [
     "name",
@@ -39,6 +40,8 @@ pub struct Draft<'n> {
     pub purge: Option<PurgeRule>,
     pub fill_field: Option<Field<'n>>,
     pub compose_field: Option<Field<'n>>,
+    /// Inner `None`: nothing is counted.
+    pub view: Option<Option<ViewRule>>,
 }
 
 /// What `match` says.
@@ -82,6 +85,7 @@ pub fn draft<'n>(
         purge: None,
         fill_field: None,
         compose_field: None,
+        view: None,
     };
     let Some(table) = field.table("a route", &FIELDS, faults) else {
         return draft;
@@ -124,6 +128,13 @@ pub fn draft<'n>(
     if let Some(field) = &draft.purge_field {
         draft.purge = cache::purge(field, matched, faults);
     }
+    draft.view = match table.get("view") {
+        Some(field) => {
+            let cache = draft.cache_field.is_some().then_some(draft.cache.as_ref());
+            view::rule(&field, matched, cache, faults).map(Some)
+        }
+        None => Some(None),
+    };
     exclude(&draft, faults);
     draft
 }
@@ -270,6 +281,7 @@ impl Draft<'_> {
             purge: self.purge,
             fill,
             compose: parts,
+            view: self.view?,
             switches: self.switches?,
         })
     }

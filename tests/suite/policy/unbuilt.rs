@@ -1,33 +1,20 @@
 //! What is not built yet says so; what is left out has the contract's defaults.
 
-use super::marked::{errors_of, expect, in_cache, in_route};
+use super::marked::{errors_of, expect, in_route};
 use super::{json, toml};
 
 const NOT_BUILT: &str = "is part of the policy's grammar, but this version does not build it yet";
 
 #[test]
 fn what_is_not_built_yet_says_so() {
-    for (field, value) in [
-        (
-            "publish",
-            "{ channel = \"c:{id}\", event = \"e\", data = \"response\" }",
-        ),
-        ("view", "{ story = \"{id}\" }"),
-    ] {
-        in_route(
-            &format!("§{field} = {value}"),
-            &format!("/{field}"),
-            NOT_BUILT,
-        );
-    }
-    in_cache(
-        "§warm = { every = \"30s\", values = { id = [\"1\"] } }",
-        "/warm",
+    in_route(
+        "§publish = { channel = \"c:{id}\", event = \"e\", data = \"response\" }",
+        "/publish",
         NOT_BUILT,
     );
     assert_eq!(
-        errors_of("[[route]]\nname=\"a\"\nmatch=\"GET /a\"\nview={}")[0].to_string(),
-        "4:1: /route/0/view: `view` is part of the policy's grammar, but this version does not build it yet; remove it"
+        errors_of("[[route]]\nname=\"a\"\nmatch=\"GET /a\"\npublish={}")[0].to_string(),
+        "4:1: /route/0/publish: `publish` is part of the policy's grammar, but this version does not build it yet; remove it"
     );
 }
 
@@ -48,24 +35,6 @@ fn what_is_not_built_yet_has_its_shape_all_the_same() {
         "/publish/chanel",
         "/publish",
         "no field of `publish`",
-    );
-    twice(
-        "§view = { story = §1 }",
-        "/view/story",
-        "/view",
-        "is a number, not text",
-    );
-    twice(
-        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { every = §\"x\" } }",
-        "/cache/warm/every",
-        "/cache/warm",
-        "no duration",
-    );
-    twice(
-        "cache = { key = \"a:{id}\", ttl = \"1m\", §warm = { values = { id = [§1] } } }",
-        "/cache/warm/values/id/0",
-        "/cache/warm",
-        "is a number, not text",
     );
 }
 

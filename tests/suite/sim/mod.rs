@@ -9,6 +9,7 @@ pub mod hashes;
 pub mod history;
 pub mod redis;
 pub mod traffic;
+pub mod views;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

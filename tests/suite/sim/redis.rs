@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use edgeweir::redis::{Command, Reply, Word};
 
 use super::hashes::Hashes;
+use super::views::Views;
 
 #[derive(Default)]
 struct Value {
@@ -31,9 +32,13 @@ pub struct Ran {
 pub struct FakeRedis {
     keys: RefCell<BTreeMap<String, Value>>,
     pub hashes: Hashes,
+    /// Keys that begin with `views:`.
+    pub views: Views,
     pub ran: RefCell<Vec<Ran>>,
     /// HTTP requests that reached it.
     pub trips: Cell<u64>,
+    /// No key expires before that.
+    next_us: Cell<u64>,
 }
 
 impl FakeRedis {
@@ -50,7 +55,14 @@ impl FakeRedis {
             }
             _ => self.hashes.answer(now_us, &args),
         };
+        let of_hash = match args.get(1).is_some_and(|key| key.starts_with("views:")) {
+            true => Some(self.views.answer(now_us, &args)),
+            false => of_hash,
+        };
         let reply = of_hash.unwrap_or_else(|| self.answer(now_us, &args));
+        if let Some(key) = args.get(1) {
+            self.note_expiry(key);
+        }
         self.ran.borrow_mut().push(Ran {
             at_us: now_us,
             tag,
@@ -63,6 +75,7 @@ impl FakeRedis {
     pub fn flush(&self, now_us: u64) {
         self.keys.borrow_mut().clear();
         self.hashes.clear();
+        self.views.clear();
         self.ran.borrow_mut().push(Ran {
             at_us: now_us,
             tag: 0,
@@ -110,6 +123,7 @@ impl FakeRedis {
             ..Value::default()
         };
         self.keys.borrow_mut().insert(key.to_owned(), value);
+        self.note_expiry(key);
     }
 
     /// Loses one key, as a Redis that evicts does; nobody is told.
@@ -131,11 +145,23 @@ impl FakeRedis {
             .collect()
     }
 
+    fn note_expiry(&self, key: &str) {
+        let keys = self.keys.borrow();
+        if let Some(at) = keys.get(key).and_then(|value| value.expires_us) {
+            self.next_us.set(self.next_us.get().min(at));
+        }
+    }
+
+    /// To look at all keys for each command would take longer than the commands.
     fn expire(&self, now_us: u64) {
         self.hashes.expire(now_us);
-        self.keys
-            .borrow_mut()
-            .retain(|_, value| value.expires_us.is_none_or(|at| at > now_us));
+        if now_us < self.next_us.get() {
+            return;
+        }
+        let mut keys = self.keys.borrow_mut();
+        keys.retain(|_, value| value.expires_us.is_none_or(|at| at > now_us));
+        let next_us = keys.values().filter_map(|value| value.expires_us).min();
+        self.next_us.set(next_us.unwrap_or(u64::MAX));
     }
 
     fn answer(&self, now_us: u64, words: &[&str]) -> Reply {
@@ -156,6 +182,10 @@ impl FakeRedis {
             ["DEL", names @ ..] if !names.is_empty() => {
                 let gone = names.iter().filter(|key| keys.remove(**key).is_some());
                 Reply::Int(gone.count() as i64)
+            }
+            ["EXISTS", names @ ..] if !names.is_empty() => {
+                let there = names.iter().filter(|key| keys.contains_key(**key));
+                Reply::Int(there.count() as i64)
             }
             ["PEXPIRE", key, ttl_ms] => match (keys.get_mut(*key), ttl_ms.parse::<u64>()) {
                 (_, Err(_)) => not_a_number(),
@@ -192,11 +222,12 @@ impl FakeRedis {
                 Some(value) => value.expires_us.map_or(-1, |at_us| (at_us / 1000) as i64),
             }),
             ["PING"] => Reply::Bytes(b"PONG".to_vec()),
-            ["GETRANGE", key, "0", "-1"] => Reply::Bytes(
-                keys.get(*key)
-                    .map(|value| value.bytes.clone())
-                    .unwrap_or_default(),
-            ),
+            ["GETRANGE", key, "0", last] => {
+                let bytes = keys.get(*key).map(|value| value.bytes.clone());
+                let bytes = bytes.unwrap_or_default();
+                let most = last.parse().map_or(bytes.len(), |last: usize| last + 1);
+                Reply::Bytes(bytes.into_iter().take(most).collect())
+            }
             ["APPEND", key, bytes] => {
                 let value = keys.entry((*key).to_owned()).or_default();
                 value.bytes.extend_from_slice(bytes.as_bytes());

@@ -303,10 +303,10 @@ impl Origin for Ports {
 
     async fn fetch(&self, fetch: &Fetch, timeout_ms: u64) -> Result<Response<Stream>, OriginError> {
         let asked = Asked {
-            method: "GET".to_owned(),
+            method: if fetch.body.is_some() { "POST" } else { "GET" }.to_owned(),
             target: fetch.target.clone(),
             headers: fetch.headers.clone(),
-            body: Vec::new(),
+            body: fetch.body.clone().unwrap_or_default().into_bytes(),
             is_forwarded: false,
         };
         self.said(asked, timeout_ms).await
