@@ -2,6 +2,7 @@
 //! and nothing is counted twice by an origin that honours the key.
 
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use edgeweir::views::sync;
 use edgeweir::views::{DAY_MS, HOUR_MS};
@@ -9,9 +10,12 @@ use edgeweir::views::{DAY_MS, HOUR_MS};
 use super::super::sim::{Rng, first_seed};
 use super::desk::{Desk, FAULTS, Fault, Hands, ids_of_one_bucket, try_finish};
 
+/// It takes a hundred thousand tries to find them.
+static CROWD: OnceLock<Vec<String>> = OnceLock::new();
+
 /// Items of three days: over, on and of today; some in one bucket, one on all days.
 fn seed(desk: &Desk, rng: &mut Rng, days: &[u64]) {
-    let crowd = ids_of_one_bucket("story", 9);
+    let crowd = CROWD.get_or_init(|| ids_of_one_bucket("story", 9));
     for back in days {
         let now_ms = desk.now_ms.get();
         desk.now_ms.set(now_ms - *back * DAY_MS);

@@ -75,7 +75,7 @@ fn calls_by_hand_come_to_an_end() {
         // One page of four is all that a look brings here of a bucket.
         desk.view("story", &id.to_string(), id);
     }
-    for id in ids_of_one_bucket("chapter", 400) {
+    for id in ids_of_one_bucket("chapter", 60) {
         desk.view("chapter", &id, 1);
     }
     let mut calls = 1;
@@ -87,8 +87,8 @@ fn calls_by_hand_come_to_an_end() {
         assert!(calls < 40);
     }
     println!("{calls} calls");
-    assert!(calls > 2, "{calls}");
-    desk.check("400 of one bucket");
+    assert!(calls >= 2, "{calls}");
+    desk.check("60 of one bucket");
 }
 
 /// With fewer requests to the origin than there are batches the next run goes on.
