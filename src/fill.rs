@@ -618,9 +618,12 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             Ok(mut entry) => {
                 let took_ms = now_ms.saturating_sub(begun_ms);
                 entry.took_ms = Some(took_ms);
-                let mut flights = self.visit.gateway.flights.borrow_mut();
-                flights.learn(self.wanted.route, &self.wanted.lookup.key, took_ms);
-                drop(flights);
+                let key = &self.wanted.lookup.key;
+                self.visit
+                    .gateway
+                    .flights
+                    .borrow_mut()
+                    .learn(self.wanted.route, key, took_ms);
                 packing::compress(self.visit, times.form, &mut entry).await;
                 // The same body has the same tag, also when the origin names one no more.
                 if let Some(stale) = &stale

@@ -186,10 +186,23 @@ pub fn team() -> Team {
                 &[PURCHASES],
             ),
         ],
-        others: &[("home", ("GET", "/api/v1/community/home"))],
+        others: &[
+            ("home", ("GET", "/api/v1/community/home")),
+            ("read-book", ("GET", "/api/v1/community/books/b1")),
+            (
+                "read-chapter",
+                ("GET", "/api/v1/community/books/b1/chapters/c1"),
+            ),
+            ("read-story", ("GET", "/api/v1/stories/s1")),
+            ("internal", ("POST", "/internal/views/batch")),
+        ],
         limits: (
             "\"default\";q=100;w=60",
-            &[("top-by-category", "\"default\";q=300;w=60")],
+            &[
+                ("top-by-category", "\"default\";q=300;w=60"),
+                // Nobody is admitted.
+                ("internal", ""),
+            ],
         ),
     }
 }

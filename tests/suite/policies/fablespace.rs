@@ -94,6 +94,7 @@ pub fn team() -> Team {
         others: &[
             ("read-story", ("GET", "/api/stories/s1")),
             ("read-chapter", ("GET", "/api/stories/s1/chapters/c1")),
+            ("internal", ("POST", "/internal/views/batch")),
             ("search", ("GET", "/api/search?q=a")),
             ("story-create", ("POST", "/api/stories")),
             ("story-write", ("POST", "/api/stories/s1/chapters")),
@@ -104,6 +105,8 @@ pub fn team() -> Team {
         limits: (
             "\"default\";q=100;w=60",
             &[
+                // Nobody is admitted.
+                ("internal", ""),
                 ("search", "\"search\";q=30;w=60"),
                 ("story-create", "\"address\";q=60;w=60, \"user\";q=10;w=60"),
                 ("story-write", "\"address\";q=60;w=60, \"user\";q=30;w=60"),

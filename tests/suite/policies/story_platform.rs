@@ -369,7 +369,7 @@ pub fn team() -> Team {
                 &[SETTINGS, FLAGS],
             ),
         ],
-        others: &[],
+        others: &[("internal", ("POST", "/internal/views/batch"))],
         limits: (
             "\"default\";q=120;w=60",
             &[
@@ -377,6 +377,8 @@ pub fn team() -> Team {
                 ("story-write", "\"writing\";q=30;w=60"),
                 ("chapter-create", "\"writing\";q=30;w=60"),
                 ("chapter-write", "\"writing\";q=30;w=60"),
+                // Nobody is admitted.
+                ("internal", ""),
                 ("search", "\"search\";q=60;w=60"),
                 ("author-search", "\"search\";q=60;w=60"),
                 ("autocomplete", "\"suggestions\";q=600;w=60"),

@@ -48,18 +48,17 @@ impl FakeRedis {
         let args: Vec<&str> = words.iter().map(String::as_str).collect();
         self.expire(now_us);
         let is_string = |key: &&&str| self.keys.borrow().contains_key(**key);
-        let of_hash = match args.get(1).filter(is_string) {
+        let of_hash = || match args.get(1).filter(is_string) {
             Some(_) if args[0].starts_with('H') => {
                 let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
                 Some(Reply::Error(wrong.to_owned()))
             }
             _ => self.hashes.answer(now_us, &args),
         };
-        let of_hash = match args.get(1).is_some_and(|key| key.starts_with("views:")) {
-            true => Some(self.views.answer(now_us, &args)),
-            false => of_hash,
+        let reply = match args.get(1).is_some_and(|key| key.starts_with("views:")) {
+            true => self.views.answer(now_us, &args),
+            false => of_hash().unwrap_or_else(|| self.answer(now_us, &args)),
         };
-        let reply = of_hash.unwrap_or_else(|| self.answer(now_us, &args));
         if let Some(key) = args.get(1) {
             self.note_expiry(key);
         }

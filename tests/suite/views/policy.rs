@@ -175,3 +175,24 @@ fn a_view_of_the_contracts_policy_is_built() {
         &[("/route/0/publish", "does not build it yet")],
     );
 }
+
+/// The line for people and the facts for machines say the same.
+#[test]
+fn views_are_explained() {
+    let policy = Policy::from_toml(
+        "[[route]]\nname = \"a\"\nmatch = \"GET /a/{id}\"\n\
+         cache = { key = \"a:{id}\", ttl = \"1m\" }\nview = { story = \"{id}\", merge = \"/n\" }\n",
+    )
+    .unwrap();
+    let explained = policy.explain("GET", "/a/1");
+    let lines = explained.to_string();
+    for line in [
+        "view    story 1, once a user (or address) and day\n",
+        "merge   pending views of the first are added to /n of the answer\n",
+    ] {
+        assert!(lines.contains(line), "{line}\n{lines}");
+    }
+    let fact = |name: &str| explained.facts.get(name).unwrap().text();
+    assert_eq!(fact("views"), r#"[{"id":"1","kind":"story"}]"#);
+    assert_eq!(fact("merge"), r#"{"field":"/n"}"#);
+}
