@@ -1,7 +1,7 @@
 // `npm run build`: the Worker as it is deployed, in build/ (index.js and index_bg.wasm).
 //
 // Nothing is built when neither an input nor a tool changed since, and the output is what that build left. A Worker of
-// 300 KB gzipped or more is an error: it would start slowly.
+// 350 KB gzipped or more is an error: it would start slowly.
 
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -20,7 +20,7 @@ export const MODULES = ["index.js", "index_bg.wasm"];
 
 const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "build.rs", "policy.toml", ".cargo", "dev/build.mjs", "dev/slim.mjs"];
 const STAMP = path.join(BUILD_DIR, ".inputs");
-const MAX_GZIP_BYTES = 300_000;
+const MAX_GZIP_BYTES = 350_000;
 
 /** Builds unless what is there is up to date: `{ rawBytes, gzipBytes, built }`. */
 export async function buildWorker() {
