@@ -27,6 +27,7 @@ pub type UnderWay<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 pub fn elect<P: Ports>(
     visit: &Visit<'_, P>,
     wanted: &Wanted,
+    origin_tags: &[String],
     entry: &Entry,
     generations: &[Option<String>],
 ) {
@@ -37,14 +38,17 @@ pub fn elect<P: Ports>(
     if !early::is_elected(entry, visit.now_ms(), || visit.random()) {
         return;
     }
-    let generations = match generations {
+    let (wanted, generations) = match generations {
         // It was served without a trip.
-        [] => visit.gateway.l1.borrow().generations(&wanted.lookup),
-        known => known.to_vec(),
+        [] => {
+            let generations = visit.gateway.l1.borrow().generations(&wanted.lookup);
+            (wanted.clone(), generations)
+        }
+        known => (wanted.named(origin_tags), known.to_vec()),
     };
     if !generations.is_empty() {
         visit.defer(Deferred::Refresh {
-            wanted: wanted.clone(),
+            wanted,
             generations,
             than_ms: entry.fresh_until_ms,
         });
@@ -121,7 +125,7 @@ async fn successor<P: Ports>(
             Some((entry, status))
         }
         Refreshed::Newer(entry) => Some((entry, CacheStatus::Collapsed)),
-        Refreshed::Held | Refreshed::Unstored | Refreshed::Failed => None,
+        Refreshed::Tagged | Refreshed::Held | Refreshed::Unstored | Refreshed::Failed => None,
     }
 }
 

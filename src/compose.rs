@@ -119,9 +119,10 @@ async fn get<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted, seen: Option<Seen>
             found: Found::Fresh(found) | Found::Foreign(found),
             generations,
             is_local,
+            origin_tags,
             ..
         }) => {
-            ahead::elect(visit, wanted, &found, &generations);
+            ahead::elect(visit, wanted, &origin_tags, &found, &generations);
             let status = CacheStatus::hit(found.fresh_until_ms, is_local, now_ms);
             return entry(found, status);
         }

@@ -35,7 +35,7 @@ const RENEW_MS: u64 = 750;
 /// First pause of a follower; each is a quarter longer than the one before, up to the last
 /// one: so whoever waits is late by a quarter of what he waited for at most.
 pub const FIRST_PAUSE_MS: u64 = 4;
-const LAST_PAUSE_MS: u64 = 50;
+const LAST_PAUSE_MS: u64 = 25;
 /// Looking at a cell of this isolate costs no trip.
 const LAST_LOOK_MS: u64 = 20;
 /// What a follower that gave up waiting has for the origin at least.
@@ -162,6 +162,8 @@ pub async fn without_redis<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> F
 #[derive(Debug)]
 pub enum Refreshed {
     Stored(Entry),
+    /// Stored under tags that were not read: whoever waits for it must look it up.
+    Tagged,
     /// Somebody else has done it: this is there now.
     Newer(Entry),
     /// Somebody else does it, or has found just now that it cannot be done.
@@ -238,6 +240,7 @@ fn refreshed<P: Ports>(
     }
     match &*cell.borrow() {
         Flight::Done(entry) if status.is_kept() => Refreshed::Stored(entry.clone()),
+        _ if status.is_kept() => Refreshed::Tagged,
         _ if is_failing => Refreshed::Failed,
         _ => Refreshed::Unstored,
     }

@@ -431,20 +431,22 @@ async fn pass<P: Ports>(
         _ => None,
     };
     let target = as_sent(request, resolved);
-    let mut response = visit
+    let response = visit
         .forward(incoming, &target, &replaced_headers(request))
         .await
         .map_err(origin_failure)?;
-    if let Some(write) = &write {
-        response = write::act(visit, write, known.as_ref(), visitor.user(), body, response)
-            .await
-            .map_err(origin_failure)?;
-    }
     let ended = exchange::ended(&visit.gateway.policy, request, &target, &response);
+    let acted = match &write {
+        Some(write) => {
+            write::act(visit, write, known.as_ref(), visitor.user(), body, response).await
+        }
+        None => Ok(response),
+    };
+    // Also when the answer's body breaks off: the write has been done.
     if !ended.is_empty() {
         write::confirm(visit, &ended).await;
     }
-    Ok(response)
+    acted.map_err(origin_failure)
 }
 
 async fn bypass<P: Ports>(

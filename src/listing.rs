@@ -153,9 +153,10 @@ pub async fn answer<P: Ports>(
             found: Found::Fresh(entry) | Found::Foreign(entry),
             generations,
             is_local,
+            origin_tags,
             ..
         }) => {
-            ahead::elect(visit, wanted, &entry, &generations);
+            ahead::elect(visit, wanted, &origin_tags, &entry, &generations);
             let status = CacheStatus::hit(entry.fresh_until_ms, is_local, now_ms);
             Ok(served(entry, &status, now_ms))
         }

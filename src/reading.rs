@@ -178,7 +178,7 @@ fn learn<P: Ports>(visit: &Visit<'_, P>, lookup: &Lookup, seen: &Seen) {
 /// Reads an entry by itself, after others have filled it.
 pub async fn once_more<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> Option<Seen> {
     let mut reading = Reading::default();
-    reading.push(0, wanted, Ask::Whole);
+    reading.push(0, wanted, Ask::WholeAndExpiry);
     let batch = Batch::pipeline(reading.leave(visit));
     let replies = visit.cache_trip(&batch).await.ok()?;
     let mut all = [None];

@@ -292,7 +292,10 @@ async fn store_written<P: Ports>(
     written: &Written,
 ) -> bool {
     let outcome = match visit.cache_trip(&written.batch).await {
-        Ok(replies) => written.judge(&replies),
+        Ok(replies) => {
+            shorten_later(visit, &written.batch, &replies, Some(lookup));
+            written.judge(&replies)
+        }
         Err(_) => Outcome::Refused,
     };
     if outcome == Outcome::Overtaken {
@@ -308,6 +311,18 @@ async fn store_written<P: Ports>(
     settle(visit, purge, outcome != Outcome::Refused)
 }
 
+fn shorten_later<P: Ports>(
+    visit: &Visit<'_, P>,
+    batch: &Batch,
+    replies: &[Reply],
+    but: Option<&Lookup>,
+) {
+    if let Some(batch) = shorten(batch, replies, visit.ports.random(), but) {
+        let store = Store::Cache;
+        visit.defer(Deferred::Send { store, batch });
+    }
+}
+
 /// Whether Redis confirmed the purge; if not, it is tried again after the answer.
 pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
     if visit.gateway.settings.without_redis {
@@ -317,10 +332,7 @@ pub async fn confirm<P: Ports>(visit: &Visit<'_, P>, purge: &Purge) -> bool {
     let batch = purge.batch(visit.ports.random());
     let is_confirmed = match visit.cache_trip(&batch).await {
         Ok(replies) => {
-            if let Some(batch) = shorten(&batch, &replies, visit.ports.random()) {
-                let store = Store::Cache;
-                visit.defer(Deferred::Send { store, batch });
-            }
+            shorten_later(visit, &batch, &replies, None);
             !replies.iter().any(Reply::is_error)
         }
         Err(_) => false,

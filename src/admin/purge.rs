@@ -90,6 +90,8 @@ fn names(member: &str, value: &Value<'_>) -> Result<Names, Failure> {
                 !name.is_empty()
                     && name.len() <= MAX_NAME_BYTES
                     && (member != "keys" || !is_own(name) && !is_own(&as_in_keys(name)))
+                    // An entry's own generation, or the log of prefixes: neither is a tag's.
+                    && (member != "tags" || !name.starts_with("key:"))
             })
         })
         .ok_or_else(|| {

@@ -8,7 +8,7 @@
 use crate::cache::entry::Entry;
 
 /// No fetch took longer; what somebody else writes into a record may say so.
-const MOST_TOOK_MS: u64 = 1 << 20;
+pub const MOST_TOOK_MS: u64 = 1 << 20;
 /// `-ln` of the smallest number of 64 bits is below it.
 const MOST_DRAWN: u64 = 45;
 /// ln 2 in 65 536ths.

@@ -8,6 +8,7 @@
 use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::cache::early::MOST_TOOK_MS;
 use crate::cache::origin_tags::{MAX_TAG_BYTES, MAX_TAGS};
 use crate::http::{Body, Bytes, Headers, Response};
 use crate::json::{Map, Value, json};
@@ -193,7 +194,8 @@ impl Meta {
                 None => Vec::new(),
                 Some(tags) => tags.as_array()?.iter().map(text).collect::<Option<_>>()?,
             },
-            took: number("took"),
+            // Somebody else may have written it.
+            took: number("took").map(|took_ms| took_ms.min(MOST_TOOK_MS)),
         })
     }
 

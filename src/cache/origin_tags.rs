@@ -87,7 +87,7 @@ fn groups(headers: &Headers, name: &str) -> Vec<String> {
 /// everything. No entry is of a group that is longer than a tag.
 pub fn ended_groups(headers: &Headers) -> Option<Vec<String>> {
     let mut groups = groups(headers, "cache-group-invalidation");
-    groups.retain(|group| (1..=MAX_TAG_BYTES).contains(&group.len()));
+    groups.retain(|group| (1..=MAX_TAG_BYTES).contains(&group.len()) && !group.starts_with("key:"));
     (groups.len() <= MAX_GROUPS).then_some(groups)
 }
 

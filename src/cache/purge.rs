@@ -95,8 +95,14 @@ fn append(commands: &mut Vec<Command>, key: String, more: String) {
     commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
 }
 
-/// What ends generations that have become too long: hard purges of theirs.
-pub fn shorten(batch: &Batch, replies: &[Reply], random: u128) -> Option<Batch> {
+/// What ends generations that have become too long, but those of an entry that was just written: hard purges of theirs.
+pub fn shorten(
+    batch: &Batch,
+    replies: &[Reply],
+    random: u128,
+    but: Option<&Lookup>,
+) -> Option<Batch> {
+    let kept = but.map(Lookup::generation_keys).unwrap_or_default();
     let mut commands = Vec::new();
     for (command, reply) in batch.commands.iter().zip(replies) {
         let [Word::Text(name), Word::Text(key), ..] = command.words() else {
@@ -106,7 +112,10 @@ pub fn shorten(batch: &Batch, replies: &[Reply], random: u128) -> Option<Batch> 
             PREFIX_LOG => MAX_LOG_BYTES,
             _ => MAX_GENERATION_BYTES,
         };
-        if name == "APPEND" && reply.as_int().is_some_and(|bytes| bytes > most as i64) {
+        if name == "APPEND"
+            && !kept.contains(key)
+            && reply.as_int().is_some_and(|bytes| bytes > most as i64)
+        {
             commands.push(reset(key, random));
         }
     }

@@ -28,8 +28,8 @@
 
 use crate::cache::GENERATION_TTL_S;
 use crate::cache::entry::Entry;
-use crate::cache::generation::PREFIX_LOG;
-use crate::cache::lookup::{Lookup, generation_of};
+use crate::cache::generation::{PREFIX_LOG, softly};
+use crate::cache::lookup::{Lookup, generation_of, key_generation_key};
 use crate::cache::purge::Purge;
 use crate::cache::store::{Times, writes};
 use crate::redis::{Batch, Command, Reply};
@@ -92,8 +92,14 @@ impl Written {
         let tags = lookup.tags.iter().map(|tag| purge.tags.contains(tag));
         // Its own, that by the log of prefixes, and those of its tags.
         let purged = [true, false].into_iter().chain(tags);
+        let own = key_generation_key(&lookup.key);
         for (key, is_purged) in keys.iter().zip(purged) {
             let before = known.get(key);
+            // Other entries of a tag are stale after a soft purge; what a slow fill brings of this one is gone.
+            let suffix = match purge.is_soft && *key != own {
+                true => softly(random >> 64),
+                false => suffix.clone(),
+            };
             if key == PREFIX_LOG {
                 expected.push(generation_of(lookup, key, before?)?);
                 continue;

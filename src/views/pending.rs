@@ -62,6 +62,10 @@ fn commands<'i>(
     commands
 }
 
+/// Of one trip: a listing's items of all days for which the origin was down would be more. Then
+/// it is the latest days'.
+const MOST_COMMANDS: u64 = 1_000;
+
 /// The pending ones of the first item in what came.
 fn sum(replies: &mut std::slice::Iter<'_, Reply>, days: u64) -> u64 {
     let of_day = |_| {
@@ -128,6 +132,8 @@ pub async fn of_items<P: Ports>(visit: &Visit<'_, P>, items: &[Item]) -> Option<
     }
     // Most is of today and yesterday; the same trip says whether there is more.
     let first = oldest.unwrap_or(today.saturating_sub(1));
+    let most_days = (MOST_COMMANDS / 2 / asked().count().max(1) as u64).max(2);
+    let first = first.max(today.saturating_sub(most_days - 1));
     let days = first.clamp(today.saturating_sub(MAX_DAYS), today)..=today;
     let batch = Batch::pipeline(commands(asked(), &days));
     let timeout_ms = visit.redis_timeout_ms();

@@ -316,7 +316,7 @@ impl<'a, P: Ports> Run<'a, P> {
     /// All that a run does once it has the lock.
     async fn work(&mut self, by_hand: bool) -> Outcome {
         let went = self.passes(by_hand).await;
-        self.report.left = self.state.pass.is_some();
+        self.report.left |= self.state.pass.is_some();
         match went {
             Ok(()) => {
                 let last = vec![self.save(), self.release()];
@@ -356,6 +356,7 @@ impl<'a, P: Ports> Run<'a, P> {
             // It was one more: if it takes longer than this run, calls would never end that
             // each go on with the one before. What is left is the next pass's.
             if let Some(pass) = self.state.pass.take() {
+                self.report.left = true;
                 for kind in kinds(&self.gateway.policy) {
                     self.state.base.add(kind, pass.sent.get(kind));
                 }
@@ -367,8 +368,8 @@ impl<'a, P: Ports> Run<'a, P> {
     /// Goes on with a pass or begins one; whether it had begun before. Returns in the middle
     /// when the run has made its requests.
     async fn pass(&mut self) -> Result<bool, Stop> {
-        let (found, batch) = self.begin().await?;
         let is_resumed = self.state.pass.is_some();
+        let (found, batch) = self.begin().await?;
         let begun_ms = match &self.state.pass {
             Some(pass) => pass.begun_ms,
             None => self.now_ms,
@@ -424,7 +425,13 @@ impl<'a, P: Ports> Run<'a, P> {
                 Reply::Bytes(bits) => Some((day, bits)),
                 _ => None,
             });
-            let found = found.collect();
+            let found: Vec<(u64, Vec<u8>)> = found.collect();
+            if self.state.last_sync_ms == 0 {
+                // Nothing is older than what there is before the first pass.
+                let yesterday = (self.now_ms / DAY_MS).saturating_sub(1);
+                let first = found.first().map_or(yesterday, |(day, _)| *day);
+                self.state.oldest = first.min(yesterday);
+            }
             if self.state.pass.is_none() {
                 let mut pass = Pass {
                     begun_ms: self.now_ms,

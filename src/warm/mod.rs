@@ -256,14 +256,23 @@ async fn due<P: Ports>(
         let standing = meta.as_ref().map_or(Standing::Gone, |meta| {
             standing(&wanted.lookup, &meta.tags, &meta.generations, &generations)
         });
-        // Of tags that this isolate has not met nothing is known: whoever misses the entry fills it.
+        // Tags that this isolate has not met are read before the fetch. Until then nothing is known of
+        // them: whoever misses the entry fills it.
+        let mut named = wanted.clone();
+        if let Some(meta) = &meta
+            && meta.tags != wanted.lookup.origin_tags
+        {
+            named = wanted.named(&meta.tags);
+            generations.truncate(wanted.lookup.own_generations());
+            generations.resize(named.lookup.generation_keys().len(), None);
+        }
         let meta = meta.filter(|_| standing != Standing::Gone);
         let is_soft = standing == Standing::Soft;
         let is_of_edge = |meta: &Meta| meta.origin == Origin::Edge;
         if !is_packed && meta.as_ref().is_some_and(is_of_edge) {
             bodies.push(wanted.lookup.key.as_str());
         }
-        all.push((wanted, generations, meta, is_long, is_soft));
+        all.push((named, generations, meta, is_long, is_soft));
     }
     let gone = gone(gateway, ports, &bodies).await?;
     let now_ms = ports.now_ms();
@@ -274,7 +283,7 @@ async fn due<P: Ports>(
         let is_due = meta.as_ref().is_none_or(|meta| is_due(meta, rule, now_ms));
         if is_due || is_soft || which == Which::All {
             due.push(Due {
-                wanted: wanted.clone(),
+                wanted,
                 generations,
                 // Of a record that is too long it is not known: whatever is there is older.
                 fresh_until_ms: match is_long {
@@ -386,7 +395,7 @@ async fn fetch_one<P: Ports>(run: &Run<'_, P>, due: Due) -> Outcome {
     let wanted = &due.wanted;
     let outcome = match due.fresh_until_ms {
         Some(than_ms) => match fill::refresh(&visit, wanted, due.generations, than_ms).await {
-            Refreshed::Stored(_) => Outcome::Stored,
+            Refreshed::Stored(_) | Refreshed::Tagged => Outcome::Stored,
             Refreshed::Newer(_) | Refreshed::Held => Outcome::NotOurs,
             Refreshed::Unstored => Outcome::Unstored,
             Refreshed::Failed => Outcome::Failed,

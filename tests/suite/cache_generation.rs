@@ -261,7 +261,7 @@ fn what_is_too_long_ends_by_a_hard_purge() {
         longest = longest.max(now.len());
         let log = text(&redis, PREFIX_LOG);
         let is_long = now.len() > MAX_GENERATION_BYTES || log.len() > MAX_LOG_BYTES;
-        let shorter = shorten(&batch, &replies, n + 1_000);
+        let shorter = shorten(&batch, &replies, n + 1_000, None);
         assert_eq!(shorter.is_some(), is_long);
         if let Some(shorter) = shorter {
             rounds += 1;
@@ -280,7 +280,13 @@ fn what_is_too_long_ends_by_a_hard_purge() {
         "{rounds} {longest}"
     );
     let words = |word: &Word| matches!(word, Word::Text(text) if text == "EX");
-    let batch = shorten(&purge(&["t"], &[], true).batch(1), &[Reply::Int(401)], 2).unwrap();
+    let batch = shorten(
+        &purge(&["t"], &[], true).batch(1),
+        &[Reply::Int(401)],
+        2,
+        None,
+    )
+    .unwrap();
     assert!(
         batch
             .commands
@@ -289,7 +295,7 @@ fn what_is_too_long_ends_by_a_hard_purge() {
     );
     let failed = [Reply::Error("ERR".to_owned())];
     assert_eq!(
-        shorten(&purge(&["t"], &[], true).batch(1), &failed, 2),
+        shorten(&purge(&["t"], &[], true).batch(1), &failed, 2, None),
         None
     );
 }

@@ -147,6 +147,7 @@ fn what_is_not_understood_is_refused() {
         json!({ "keys": "x" }),
         json!({ "keys": [1] }),
         json!({ "tags": [""] }),
+        json!({ "tags": ["key:"] }),
         json!({ "tags": ["x".repeat(1_025)] }),
         json!({ "tags": null }),
         json!({ "prefix": 1 }),

@@ -22,6 +22,7 @@ fn shop() -> Policy {
             route("short", json!({ "key": "short:{id}", "ttl": "10m", "tags": ["books"] })),
             route("page", json!({ "mode": "http", "stale": "1h", "tags": ["books"] })),
             route("strict", json!({ "mode": "http", "tags": ["books"] })),
+            { "name": "put", "match": "PUT /short/{id}", "purge": { "tags": ["books"], "mode": "soft" }, "fill": "short" },
             { "name": "write", "match": "PATCH /book/{id}", "purge": { "keys": ["book:{id}"], "mode": "soft" } },
         ],
     }))
@@ -283,4 +284,33 @@ fn generations_stay_short_however_often_they_are_purged_softly() {
         assert!(generation.len() <= 400, "{}", generation.len());
     }
     assert_eq!(stage.world.immortal_keys(), [""; 0]);
+}
+
+/// What a write fills is fresh for everybody; the other entries of its tags are stale, not gone.
+#[test]
+fn a_soft_purge_with_a_fill_keeps_the_others() {
+    let stage = stage();
+    let isolate = stage.isolate();
+    isolate.get_settled("/book/1");
+    isolate.get_settled("/short/1");
+    let put = isolate.ask(Ask::new("PUT", "/short/1").body("{}"));
+    assert_eq!(put.status, 200);
+    let filled = isolate.get("/short/1");
+    assert_eq!(
+        (filled.text(), filled.cache_status()),
+        (put.text(), "edgeweir; hit; ttl=599; detail=l2")
+    );
+    let asked = stage.world.asked_for("/book/1");
+    let other = isolate.get_settled("/book/1");
+    assert!(
+        other.cache_status().contains("; hit; ttl="),
+        "{}",
+        other.cache_status()
+    );
+    assert_eq!(other.text(), "1");
+    assert_eq!(
+        stage.world.asked_for("/book/1"),
+        asked + 1,
+        "and one fetches it anew"
+    );
 }
