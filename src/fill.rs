@@ -135,7 +135,7 @@ async fn attempt<P: Ports>(
     if known {
         return Ok(alone(visit, wanted, timeout_ms, UNCACHEABLE).await);
     }
-    let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
+    let Some(generations) = seed_together(visit, &wanted.lookup, generations).await else {
         return Ok(alone(visit, wanted, timeout_ms, "redis").await);
     };
     let fill = Fill::new(visit, wanted, generations, "");
@@ -249,6 +249,57 @@ fn refreshed<P: Ports>(
 /// An origin that fails or is too busy.
 pub fn is_failing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..)
+}
+
+/// The same for a crowd: one request of this isolate seeds, the others look at what came of it. That is
+/// no older than their own lookup: what had been seeded before it they would have found.
+async fn seed_together<P: Ports>(
+    visit: &Visit<'_, P>,
+    lookup: &Lookup,
+    generations: Vec<Option<String>>,
+) -> Option<Vec<String>> {
+    if generations.iter().all(Option::is_some) {
+        return seed(visit, lookup, generations).await;
+    }
+    let name = format!("seed:{}", lookup.key);
+    let most_ms = visit.redis_timeout_ms() * 2;
+    let begun_ms = visit.now_ms();
+    let joined = (visit.gateway.flights.borrow_mut()).join(&name, begun_ms, most_ms);
+    let cell = match joined {
+        Join::Lead(cell) => {
+            let seeded = seed(visit, lookup, generations).await;
+            let outcome = seeded
+                .as_deref()
+                .map(|seeded| Flight::Seeded(seeded.into()));
+            settle(&cell, outcome.unwrap_or(Flight::Uncacheable));
+            visit.gateway.flights.borrow_mut().land(&name);
+            return seeded;
+        }
+        Join::Follow(cell) => cell,
+    };
+    let mut pause_ms = FIRST_PAUSE_MS;
+    while visit.now_ms().saturating_sub(begun_ms) < most_ms {
+        visit.sleep(pause_ms).await;
+        pause_ms = next_look_ms(pause_ms);
+        let outcome = cell.borrow().clone();
+        match outcome {
+            Flight::Pending => {}
+            Flight::Seeded(seeded) if are_of(&generations, &seeded) => {
+                return Some(seeded.to_vec());
+            }
+            // Redis did not answer.
+            Flight::Uncacheable => return None,
+            _ => break,
+        }
+    }
+    seed(visit, lookup, generations).await
+}
+
+/// Whether these are the generations that were seen, but for those that were absent.
+fn are_of(seen: &[Option<String>], seeded: &[String]) -> bool {
+    let mut pairs = seen.iter().zip(seeded);
+    seen.len() == seeded.len()
+        && pairs.all(|(seen, seeded)| seen.as_ref().is_none_or(|seen| seen == seeded))
 }
 
 /// Generations that are absent are seeded before the origin is asked, so that a
@@ -491,7 +542,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 }
                 Flight::Tagged(tags) => return Err(tags),
                 Flight::Failed(error) => return Ok(Filled::Failed(error)),
-                Flight::Uncacheable | Flight::Stored(_) => {
+                Flight::Uncacheable | Flight::Stored(_) | Flight::Seeded(_) => {
                     return Ok(alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await);
                 }
                 Flight::Pending if self.out_of_patience() => {

@@ -35,6 +35,8 @@ pub enum Flight {
     Stored(Rc<Stored>),
     /// It has tags of the origin's that those who wait did not read: it is in Redis.
     Tagged(Rc<[String]>),
+    /// Generations that were absent are there now: before the fill itself.
+    Seeded(Rc<[String]>),
     /// The answer may not be shared: everyone asks for themselves.
     Uncacheable,
     Failed(OriginError),
