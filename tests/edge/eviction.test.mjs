@@ -24,6 +24,7 @@ const POLICY = {
       name: "items",
       match: "GET /items/{tag}/{id}",
       cache: { key: "items:{tag}:{id}", ttl: "1h", stale: "1h", tags: ["tag:{tag}"] },
+      view: { item: "{id}" },
     },
     { name: "write", match: "POST /items/{tag}", purge: { tags: ["tag:{tag}"] } },
     {
@@ -58,7 +59,7 @@ function serveVersions(origin) {
 
 /**
  * Many readers and a writer at once; `disturb` is called now and then. Each read must bring at least the version of the last
- * write that was answered before the read began. Answers how many reads were hits.
+ * write that was answered before the read began. Answers how many reads were hits, and which items were read.
  */
 async function load(bed, { seed, disturb }) {
   console.log(`seed ${seed}`);
@@ -66,6 +67,7 @@ async function load(bed, { seed, disturb }) {
   const least = Array.from({ length: TAGS }, () => 1);
   let reads = 0;
   let hits = 0;
+  const items = new Set();
   const reader = async () => {
     while (reads < READS) {
       reads += 1;
@@ -82,11 +84,12 @@ async function load(bed, { seed, disturb }) {
       assert.equal(answer.status, 200);
       const { version } = answer.json();
       assert.ok(version >= expected, `item ${id}: version ${version}, and ${expected} was written: ${answer.headers["cache-status"]}`);
+      items.add(id);
       if (answer.headers["cache-status"].includes("; hit")) hits += 1;
     }
   };
   await Promise.all(Array.from({ length: READERS }, reader));
-  return hits;
+  return { hits, items };
 }
 
 test("flushed under load: no error, no read older than a purge, and the cache refills by itself", async () => {
@@ -109,7 +112,7 @@ test("flushed under load: no error, no read older than a purge, and the cache re
   }
 });
 
-test("at maxmemory with allkeys-lru, in a role of its own: the same, and no limit is lost", async () => {
+test("at maxmemory with allkeys-lru, in a role of its own: the same, and no view and no limit is lost", async () => {
   const cache = await startRedisServer();
   const endpoint = await startEndpointProcess({ redisPort: cache.port, token: CACHE_TOKEN });
   const evicting = await connect(cache.port);
@@ -122,7 +125,7 @@ test("at maxmemory with allkeys-lru, in a role of its own: the same, and no limi
     await evicting.config("SET", "maxmemory-policy", "allkeys-lru");
     let limited = 0;
     const statuses = { 200: 0, 429: 0 };
-    const hits = await load(bed, {
+    const { hits, items } = await load(bed, {
       seed: 2,
       disturb: async () => {
         for (let n = 0; n < 10; n++) {
@@ -135,9 +138,14 @@ test("at maxmemory with allkeys-lru, in a role of its own: the same, and no limi
     const evicted = Number(/evicted_keys:(\d+)/.exec(await evicting.info("stats"))[1]);
     assert.ok(evicted > 100, `${evicted} keys were evicted`);
     const [here, there] = await Promise.all([bed.redis.keys("*"), evicting.keys("*")]);
-    const isLimits = (key) => /^(ratelimit|metrics):/.test(key);
+    const isLimits = (key) => /^(ratelimit|metrics|views):/.test(key);
     assert.deepEqual(here.filter((key) => !isLimits(key)), []);
     assert.deepEqual(there.filter(isLimits), []);
+    // One reader: each item that was read has one view, however often.
+    for (const id of items) {
+      await until(`item ${id} has a view`, async () => (await bed.get(`/-/views/item/${id}`)).json().pending === 1);
+    }
+    assert.equal((await bed.get(`/-/views/item/${KEYS + 1}`)).json().pending, 0);
   } finally {
     await bed.close();
     evicting.disconnect();
