@@ -316,7 +316,7 @@ impl<'a, P: Ports> Run<'a, P> {
     /// All that a run does once it has the lock.
     async fn work(&mut self, by_hand: bool) -> Outcome {
         let went = self.passes(by_hand).await;
-        self.report.left |= self.state.pass.is_some();
+        self.report.left = self.state.pass.is_some();
         match went {
             Ok(()) => {
                 let last = vec![self.save(), self.release()];
@@ -356,7 +356,6 @@ impl<'a, P: Ports> Run<'a, P> {
             // It was one more: if it takes longer than this run, calls would never end that
             // each go on with the one before. What is left is the next pass's.
             if let Some(pass) = self.state.pass.take() {
-                self.report.left = true;
                 for kind in kinds(&self.gateway.policy) {
                     self.state.base.add(kind, pass.sent.get(kind));
                 }
