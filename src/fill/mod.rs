@@ -5,28 +5,34 @@
 //! and only accept an entry whose generations are current. Redis failing
 //! anywhere means that a request asks the origin itself.
 
+mod ending;
+mod refreshing;
+mod seeding;
+
+pub use refreshing::{Refreshed, is_failing, refresh};
+pub use seeding::{seed, seed_keys};
+
 use futures_util::future::{Either, select};
 use sha2::{Digest, Sha256};
 use std::pin::pin;
 use std::rc::Rc;
 
 use crate::bill::pay;
-use crate::cache::flight::{FAILED_MS, Flight, FlightCell, Join, UNCACHEABLE_MS};
-use crate::cache::lookup::{generation_key, generation_of};
-use crate::cache::store::Times;
+use crate::cache::flight::{Flight, FlightCell, Join, UNCACHEABLE_MS};
 use crate::cache::{
     Entry, Found, Lookup, Lookups, Unstorable, generation, origin_tags, storable, store,
 };
-use crate::deferred::{Deferred, Proof, settle};
+use crate::deferred::settle;
 use crate::headers::CacheStatus;
 use crate::http::{Body, Headers, Response};
 use crate::identity::push_hex;
-use crate::packing::{self, Extension};
-use crate::policy::{CacheRule, Form};
+use crate::packing;
+use crate::policy::CacheRule;
 use crate::ports::{Bounded, Clock, OriginError, Ports, Store};
 use crate::reading;
 use crate::redis::{Batch, Command, Reply};
 use crate::visit::Visit;
+use seeding::seed_together;
 
 /// A lock that is not renewed has lost its leader.
 const LOCK_MS: u64 = 3_000;
@@ -156,203 +162,6 @@ pub async fn without_redis<P: Ports>(visit: &Visit<'_, P>, wanted: &Wanted) -> F
         Some((entry, status)) => Filled::Entry(entry, status),
         None => filled,
     }
-}
-
-/// What became of a refresh.
-#[derive(Debug)]
-pub enum Refreshed {
-    Stored(Entry),
-    /// Stored under tags that were not read: whoever waits for it must look it up.
-    Tagged,
-    /// Somebody else has done it: this is there now.
-    Newer(Entry),
-    /// Somebody else does it, or has found just now that it cannot be done.
-    Held,
-    /// The origin is well and said what is not stored.
-    Unstored,
-    Failed,
-}
-
-/// Fetches an entry anew, unless somebody else does, or has: one that is fresh for longer
-/// than until `than_ms` is newer than what was to be refreshed.
-pub async fn refresh<P: Ports>(
-    visit: &Visit<'_, P>,
-    wanted: &Wanted,
-    generations: Vec<Option<String>>,
-    than_ms: u64,
-) -> Refreshed {
-    let Some(generations) = seed(visit, &wanted.lookup, generations).await else {
-        return Refreshed::Failed;
-    };
-    let fill = Fill {
-        is_refresh: true,
-        ..Fill::new(visit, wanted, generations, "")
-    };
-    let Join::Lead(cell) = fill.join() else {
-        return Refreshed::Held;
-    };
-    let is_newer = |entry: &Entry| entry.fresh_until_ms > than_ms;
-    match fill.take_lock().await {
-        Lock::Taken {
-            found: Found::Fresh(entry),
-            ..
-        } if is_newer(&entry) => fill.leave_to(&cell, entry),
-        Lock::Taken {
-            found: Found::Foreign(entry),
-            ..
-        } => fill.leave_to(&cell, entry),
-        Lock::Taken { found, generations } => {
-            let older = match found {
-                Found::Stale(entry) | Found::Fresh(entry) => Some(entry),
-                _ => None,
-            };
-            let filled = fill.ask_origin(&cell, generations, older).await;
-            refreshed(visit, &cell, filled)
-        }
-        Lock::Again { tags, is_ours } => {
-            fill.again(&cell, tags, is_ours);
-            Refreshed::Held
-        }
-        // Followers of this flight were on their own anyway: they had the older entry.
-        lock => {
-            settle(&cell, Flight::Uncacheable);
-            fill.land();
-            match lock {
-                Lock::Filled(entry) if is_newer(&entry) => Refreshed::Newer(entry),
-                Lock::Failed(_) | Lock::Lost => Refreshed::Failed,
-                _ => Refreshed::Held,
-            }
-        }
-    }
-}
-
-fn refreshed<P: Ports>(
-    visit: &Visit<'_, P>,
-    cell: &FlightCell,
-    filled: Filled<P::Body>,
-) -> Refreshed {
-    let Filled::Own(response, status) = filled else {
-        return Refreshed::Failed;
-    };
-    let is_failing = is_failing(response.status);
-    if let Body::Upstream(body) = response.body {
-        visit.ports.discard(body);
-    }
-    match &*cell.borrow() {
-        Flight::Done(entry) if status.is_kept() => Refreshed::Stored(entry.clone()),
-        _ if status.is_kept() => Refreshed::Tagged,
-        _ if is_failing => Refreshed::Failed,
-        _ => Refreshed::Unstored,
-    }
-}
-
-/// An origin that fails or is too busy.
-pub fn is_failing(status: u16) -> bool {
-    matches!(status, 408 | 425 | 429 | 500..)
-}
-
-/// The same for a crowd: one request of this isolate seeds, the others look at what came of it. That is
-/// no older than their own lookup: what had been seeded before it they would have found.
-async fn seed_together<P: Ports>(
-    visit: &Visit<'_, P>,
-    lookup: &Lookup,
-    generations: Vec<Option<String>>,
-) -> Option<Vec<String>> {
-    if generations.iter().all(Option::is_some) {
-        return seed(visit, lookup, generations).await;
-    }
-    let name = format!("seed:{}", lookup.key);
-    let most_ms = visit.redis_timeout_ms() * 2;
-    let begun_ms = visit.now_ms();
-    let joined = (visit.gateway.flights.borrow_mut()).join(&name, begun_ms, most_ms);
-    let cell = match joined {
-        Join::Lead(cell) => {
-            let seeded = seed(visit, lookup, generations).await;
-            let outcome = seeded
-                .as_deref()
-                .map(|seeded| Flight::Seeded(seeded.into()));
-            settle(&cell, outcome.unwrap_or(Flight::Uncacheable));
-            visit.gateway.flights.borrow_mut().land(&name);
-            return seeded;
-        }
-        Join::Follow(cell) => cell,
-    };
-    let mut pause_ms = FIRST_PAUSE_MS;
-    while visit.now_ms().saturating_sub(begun_ms) < most_ms {
-        visit.sleep(pause_ms).await;
-        pause_ms = next_look_ms(pause_ms);
-        let outcome = cell.borrow().clone();
-        match outcome {
-            Flight::Pending => {}
-            Flight::Seeded(seeded) if are_of(&generations, &seeded) => {
-                return Some(seeded.to_vec());
-            }
-            // Redis did not answer.
-            Flight::Uncacheable => return None,
-            _ => break,
-        }
-    }
-    seed(visit, lookup, generations).await
-}
-
-/// Whether these are the generations that were seen, but for those that were absent.
-fn are_of(seen: &[Option<String>], seeded: &[String]) -> bool {
-    let mut pairs = seen.iter().zip(seeded);
-    seen.len() == seeded.len()
-        && pairs.all(|(seen, seeded)| seen.as_ref().is_none_or(|seen| seen == seeded))
-}
-
-/// Generations that are absent are seeded before the origin is asked, so that a
-/// purge from now on is noticed. `None` when Redis does not answer.
-pub async fn seed<P: Ports>(
-    visit: &Visit<'_, P>,
-    lookup: &Lookup,
-    generations: Vec<Option<String>>,
-) -> Option<Vec<String>> {
-    let keys = lookup.generation_keys();
-    let as_it_is = |key: &str, value: &str| generation_of(lookup, key, value);
-    let seeded = seed_keys(visit, &keys, generations, &as_it_is).await?;
-    if !lookup.origin_tags.is_empty() {
-        let known: Vec<Option<String>> = seeded.iter().cloned().map(Some).collect();
-        let mut origin_tags = visit.gateway.origin_tags.borrow_mut();
-        origin_tags.learn(lookup, &known);
-    }
-    Some(seeded)
-}
-
-/// The same of any generations, by their keys; `of` makes one of what lies in Redis.
-pub async fn seed_keys<P: Ports>(
-    visit: &Visit<'_, P>,
-    keys: &[String],
-    generations: Vec<Option<String>>,
-    of: &dyn Fn(&str, &str) -> Option<String>,
-) -> Option<Vec<String>> {
-    let fresh = generation(visit.ports.random());
-    let seeds: Vec<Command> = keys
-        .iter()
-        .zip(&generations)
-        .filter(|(_, generation)| generation.is_none())
-        .map(|(key, _)| {
-            Command::set_nx_get_px(key, fresh.as_str(), crate::cache::GENERATION_TTL_S * 1000)
-        })
-        .collect();
-    let mut replies = if seeds.is_empty() {
-        Vec::new()
-    } else {
-        visit.cache_trip(&Batch::pipeline(seeds)).await.ok()?
-    }
-    .into_iter();
-    let mut seeded = Vec::with_capacity(keys.len());
-    for (key, generation) in keys.iter().zip(generations) {
-        seeded.push(match generation {
-            Some(generation) => generation,
-            None => match replies.next()? {
-                Reply::Nil => fresh.clone(),
-                reply => of(key, reply.as_str()?)?,
-            },
-        });
-    }
-    Some(seeded)
 }
 
 /// What the edge sends with nothing of a visitor in it, but for a user's own answers.
@@ -745,193 +554,6 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                 Either::Right((_, pending)) => step = pending,
             }
         }
-    }
-
-    /// Names an answer by its tags, with the generations that they had before that fetch
-    /// began.
-    pub fn label(&self, tags: &[String], generations: Vec<String>, fetch: u64) -> Proof {
-        let mut origin_tags = self.visit.gateway.origin_tags.borrow_mut();
-        let asked = &self.wanted.lookup;
-        origin_tags.remember(&asked.key, tags);
-        let lookup = asked.named(tags);
-        let mut known = generations;
-        let read = known.split_off(asked.own_generations().min(known.len()));
-        let mut seeds = Vec::new();
-        for tag in &lookup.origin_tags {
-            let place = asked.origin_tags.iter().position(|asked| asked == tag);
-            let before = match place {
-                Some(place) => read.get(place),
-                None => origin_tags.before(tag, fetch),
-            };
-            known.push(match before {
-                Some(generation) => generation.clone(),
-                // If there is none, nobody purged it during the fetch; if there is one,
-                // it will not be this.
-                None => {
-                    let fresh = generation(self.visit.ports.random());
-                    let life_ms = crate::cache::GENERATION_TTL_S * 1000;
-                    let key = generation_key(tag);
-                    seeds.push(Command::set_nx_get_px(&key, fresh.as_str(), life_ms));
-                    fresh
-                }
-            });
-        }
-        let waiting = None;
-        Proof {
-            lookup,
-            generations: known,
-            seeds,
-            waiting,
-        }
-    }
-
-    /// Whether it is stored.
-    async fn done(
-        &self,
-        cell: &FlightCell,
-        entry: &Entry,
-        times: Times,
-        proof: Proof,
-        stale: Option<Entry>,
-    ) -> bool {
-        let lock_key = self.lock_key.as_str();
-        let batch = packing::commands(self.visit, &proof, entry, times, lock_key).await;
-        let Some(batch) = batch else {
-            settle(cell, Flight::Done(entry.clone()));
-            self.end(vec![Command::new("DEL").arg(lock_key)]);
-            return false;
-        };
-        let or = stale.and_then(|stale| {
-            packing::extension(self.visit, &proof, &stale, entry, times, lock_key)
-        });
-        let outcome = Flight::Done(entry.clone());
-        self.end_proven(Some(cell), outcome, batch, proof, or);
-        true
-    }
-
-    /// Ends the fill with an answer for those that wait. If it has tags that they did not
-    /// read, a purge of those may come before they begin to wait: they look it up.
-    pub fn end_proven(
-        &self,
-        cell: Option<&FlightCell>,
-        outcome: Flight,
-        batch: Batch,
-        proof: Proof,
-        or: Option<Box<Extension>>,
-    ) {
-        let asked = &self.wanted.lookup;
-        let is_read = |tag: &String| asked.origin_tags.contains(tag);
-        let mut proof = proof;
-        match cell {
-            Some(cell) if proof.lookup.origin_tags.iter().all(is_read) => settle(cell, outcome),
-            Some(cell) => proof.waiting = Some(FlightCell::clone(cell)),
-            None => {}
-        }
-        self.visit.defer(Deferred::EndFill {
-            flight: self.lock_key.clone(),
-            only_if: Some(Box::new(proof)),
-            form: packing::form(self.visit, self.wanted),
-            batch,
-            or,
-        });
-    }
-
-    /// What those that wait have to look up has these tags.
-    pub fn again(&self, cell: &FlightCell, tags: Rc<[String]>, is_ours: bool) {
-        settle(cell, Flight::Tagged(tags));
-        match is_ours {
-            true => self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]),
-            false => self.land(),
-        }
-    }
-
-    /// An origin that fails is not asked again by everybody who waited.
-    pub fn fail(&self, cell: &FlightCell, error: OriginError) -> Filled<P::Body> {
-        settle(cell, Flight::Failed(error));
-        let word = match error {
-            OriginError::Timeout => FAILED_TIMEOUT,
-            OriginError::Unreachable => FAILED_UNREACHABLE,
-        };
-        self.end(vec![Command::set_px(&self.lock_key, word, FAILED_MS)]);
-        Filled::Failed(error)
-    }
-
-    /// The answer is this request's alone; those that wait ask for themselves,
-    /// and for a while nobody queues for this key.
-    fn keep_to_itself(
-        &self,
-        cell: &FlightCell,
-        response: Response<P::Body>,
-        why: &'static str,
-    ) -> Filled<P::Body> {
-        // An error of the origin passes soon: only a short while without the lock.
-        let pause_ms = if response.status >= 500 {
-            FAILED_MS
-        } else {
-            UNCACHEABLE_MS
-        };
-        let word = self.uncacheable(cell, pause_ms);
-        // An origin that is well and says something else than the stale entry ends it;
-        // one that fails or is too busy does not.
-        if self.is_refresh && !is_failing(response.status) {
-            let lookup = &self.wanted.lookup;
-            let gone = Command::new("DEL")
-                .arg(lookup.key.as_str())
-                .arg(lookup.meta_key());
-            self.end_if_current(Batch::multi(vec![gone, word]), self.generations.clone());
-        } else {
-            self.end(vec![word]);
-        }
-        Filled::Own(
-            response,
-            CacheStatus::Miss {
-                stored: false,
-                why: Some(why),
-            },
-        )
-    }
-
-    /// The command tells the other isolates.
-    pub fn uncacheable(&self, cell: &FlightCell, pause_ms: u64) -> Command {
-        settle(cell, Flight::Uncacheable);
-        let until_ms = self.visit.now_ms().saturating_add(pause_ms);
-        self.visit
-            .gateway
-            .flights
-            .borrow_mut()
-            .remember_uncacheable(&self.wanted.lookup.key, until_ms);
-        Command::set_px(&self.lock_key, UNCACHEABLE, pause_ms)
-    }
-
-    pub fn end(&self, commands: Vec<Command>) {
-        self.visit.defer(Deferred::EndFill {
-            flight: self.lock_key.clone(),
-            only_if: None,
-            form: Form::Plain,
-            batch: Batch::pipeline(commands),
-            or: None,
-        });
-    }
-
-    /// Ends the fill so only if nothing was purged since it began: other services read
-    /// the key itself, and know no generations.
-    pub fn end_if_current(&self, batch: Batch, generations: Vec<String>) {
-        self.visit.defer(Deferred::EndFill {
-            flight: self.lock_key.clone(),
-            only_if: Some(Box::new(Proof {
-                lookup: self.wanted.lookup.clone(),
-                generations,
-                seeds: Vec::new(),
-                waiting: None,
-            })),
-            form: packing::form(self.visit, self.wanted),
-            batch,
-            or: None,
-        });
-    }
-
-    pub fn land(&self) {
-        self.visit.gateway.flights.borrow_mut().land(&self.lock_key);
     }
 
     fn waited_ms(&self) -> u64 {
