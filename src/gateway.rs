@@ -42,7 +42,7 @@ use crate::limit::{Memory, Quota};
 use crate::listing::{self, origin_failure};
 use crate::origin::replaced_headers;
 use crate::penalty::Penalties;
-use crate::policy::{Form, Part, Policy, Resolved, Switch, is_own};
+use crate::policy::{Form, HEALTH, Part, Policy, Resolved, Switch, is_own};
 use crate::ports::{Clock, Ports};
 use crate::presentation::{make_private, present};
 use crate::redis::Shards;
@@ -204,7 +204,7 @@ async fn answer<P: Ports>(
     request: &Request,
     incoming: P::Incoming,
 ) -> Response<P::Body> {
-    if request.path == admin::HEALTH {
+    if request.path == HEALTH {
         return admin::health(visit, request).await;
     }
     let gateway = visit.gateway;

@@ -42,14 +42,12 @@ pub mod headers;
 pub mod http;
 pub mod identity;
 pub mod jobs;
-pub mod json;
 pub mod limit;
 pub mod listing;
 pub mod names;
 pub mod origin;
 pub mod packing;
 pub mod penalty;
-pub mod policy;
 pub mod ports;
 pub mod presentation;
 pub mod reading;
@@ -63,6 +61,16 @@ pub mod visit;
 pub mod visitor;
 pub mod warm;
 pub mod write;
+
+pub use edgeweir_json as json;
+
+/// The policy, and the one that is built in.
+pub mod policy {
+    pub use edgeweir_policy::*;
+
+    /// `policy.toml` as JSON, checked when this was built.
+    pub const BUILT_IN: &str = include_str!(concat!(env!("OUT_DIR"), "/policy.json"));
+}
 
 #[cfg(target_arch = "wasm32")]
 mod edge;

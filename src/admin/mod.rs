@@ -24,7 +24,6 @@ use crate::together::all;
 use crate::visit::Visit;
 use crate::write;
 
-pub const HEALTH: &str = "/-/health";
 const PURGE: &str = "/-/purge";
 const WARM: &str = "/-/warm";
 const LISTS: &str = "/-/lists";

@@ -18,11 +18,11 @@ mod limit;
 
 use std::fmt;
 
-use crate::admin;
-use crate::json::{Map, Value, json};
+
+use edgeweir_json::{Map, Value, json};
 
 use super::percent::encode_component;
-use super::route::{Resolved, is_own, takes_method};
+use super::route::{HEALTH, Resolved, is_own, takes_method};
 use super::target::{foldings, normalise};
 use super::types::*;
 
@@ -76,7 +76,7 @@ impl Policy {
         if is_own(&resolved.path) {
             add!(out, "route", "Edgeweir's own, never the origin's");
             out.fact("route", Value::Null);
-            match resolved.path == admin::HEALTH {
+            match resolved.path == HEALTH {
                 true => {
                     add!(out, "limit", "none");
                     out.fact("limits", Vec::<String>::new());

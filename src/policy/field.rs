@@ -7,7 +7,7 @@ use super::bounds::{MAX_NAME_BYTES, MAX_REQUESTS};
 use super::error::{Faults, nearest};
 use super::measure::{duration_ms, show_bytes, show_ms, size_bytes};
 use super::node::{Entry, Node, Value};
-use crate::json::unescaped;
+use edgeweir_json::unescaped;
 
 /// A value in its place.
 #[derive(Debug, Clone)]

@@ -2,12 +2,12 @@
 //!
 //! serde_json judges the text; the walk over it only finds out where things are.
 
+use edgeweir_json::Value as Tree;
 use serde::de::IgnoredAny;
 
 use super::bounds::MAX_DEPTH;
 use super::error::Faults;
 use super::node::{Entry, Node, Value};
-use crate::json;
 
 const HELP: &str = "mend the JSON there";
 
@@ -121,8 +121,8 @@ impl Walk<'_> {
         }
         self.at += 1;
         let quoted = self.text.get(start..self.at).unwrap_or_default();
-        match json::Value::read(quoted.as_bytes()) {
-            Ok(json::Value::String(text)) => Ok(text.into_owned()),
+        match Tree::read(quoted.as_bytes()) {
+            Ok(Tree::String(text)) => Ok(text.into_owned()),
             _ => {
                 self.at = start;
                 Err("text with half a surrogate pair")

@@ -13,7 +13,7 @@ use super::bounds::{
 use super::percent::{decode, encode_component};
 use super::template::PathValues;
 use super::types::{CacheRule, Piece, Template};
-use crate::json::Value;
+use edgeweir_json::Value;
 
 /// The listed parameters of one request, in the policy's order.
 #[derive(Debug, Clone, PartialEq, Eq)]

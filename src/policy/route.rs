@@ -122,6 +122,9 @@ impl Policy {
     }
 }
 
+/// Answered without a token.
+pub const HEALTH: &str = "/-/health";
+
 /// Whether a path is Edgeweir's own.
 pub fn is_own(path: &str) -> bool {
     path == "/-" || path.starts_with("/-/")

@@ -6,7 +6,7 @@ use super::super::percent::{decode, encode_component};
 use super::super::route::Resolved;
 use super::super::types::*;
 use super::{Explanation, names, partial};
-use crate::json::{Map, Value, json};
+use edgeweir_json::{Map, Value, json};
 
 pub fn explain(
     out: &mut Explanation,

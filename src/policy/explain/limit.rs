@@ -4,7 +4,7 @@ use super::super::bounds::{bucket_ms, leased_bucket_ms};
 use super::super::measure::show_ms;
 use super::super::types::*;
 use super::Explanation;
-use crate::json::{Map, Value, json};
+use edgeweir_json::{Map, Value, json};
 
 /// `route` is the name under which it counts. The facts come back.
 pub fn explain(

@@ -187,15 +187,15 @@ pub fn unescaped(name: &str) -> String {
 
 /// Makes a table of `{ "name": value, … }`, or a value; a table in a table is made by
 /// this too.
+#[macro_export]
 macro_rules! json {
     ({ $($name:literal: $value:expr),* $(,)? }) => {
-        $crate::json::Value::from([$(($name, $crate::json::Value::from($value))),*])
+        $crate::Value::from([$(($name, $crate::Value::from($value))),*])
     };
     ($value:expr) => {
-        $crate::json::Value::from($value)
+        $crate::Value::from($value)
     };
 }
-pub(crate) use json;
 
 impl From<&str> for Value<'_> {
     fn from(text: &str) -> Self {

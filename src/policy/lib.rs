@@ -4,8 +4,10 @@
 //! (`POLICY`). Reading reports every error at once, with its place and what to do.
 //! What is read is pure data; nothing here talks to Redis, an origin or a clock.
 //!
-//! The build script reads `policy.toml` with these very files, so what is built in is
-//! what the Worker reads. A file that it needs is named in `build.rs` too.
+//! It is a crate of its own because a policy is read once in an isolate's life: this is
+//! compiled to be small, and the Worker around it to be quick. What every request needs of it
+//! is `#[inline]`, and so compiled with the Worker. The Worker's build script reads
+//! `policy.toml` with it too, so what is built in is what the Worker reads.
 
 pub mod bounds;
 mod error;
@@ -33,9 +35,6 @@ pub use grammar::{OWN_KEYS, Overrides, warm_request};
 pub use key::{Selected, Values, scalar};
 #[cfg(feature = "cli")]
 pub use read::toml_to_json;
-pub use route::{Resolved, is_own};
+pub use route::{HEALTH, Resolved, is_own};
 pub use template::PathValues;
 pub use types::*;
-
-/// `policy.toml` as JSON, checked when this was built.
-pub const BUILT_IN: &str = include_str!(concat!(env!("OUT_DIR"), "/policy.json"));
