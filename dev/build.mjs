@@ -1,7 +1,7 @@
 // `npm run build`: the Worker as it is deployed, in build/ (index.js and index_bg.wasm).
 //
 // Nothing is built when neither an input nor a tool changed since, and the output is what that build left. A Worker of
-// 350 KB gzipped or more is an error: it would start slowly.
+// 400 KB gzipped or more is an error: it would start slowly.
 
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -20,7 +20,7 @@ export const MODULES = ["index.js", "index_bg.wasm"];
 
 const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "build.rs", "policy.toml", ".cargo", "dev/build.mjs", "dev/slim.mjs"];
 const STAMP = path.join(BUILD_DIR, ".inputs");
-const MAX_GZIP_BYTES = 350_000;
+const MAX_GZIP_BYTES = 400_000;
 
 /** Builds unless what is there is up to date: `{ rawBytes, gzipBytes, built }`. */
 export async function buildWorker() {
@@ -69,11 +69,14 @@ async function shortPaths(env) {
   return folders.filter((folder) => !/\s/.test(folder)).map((folder) => `--remap-path-prefix=${folder}/=`);
 }
 
+/** Most of what level 2 does to be quick is worth its bytes here; these are not: a hit is as quick without them. */
+const SMALLER = ["-Cno-vectorize-loops", "-Cno-vectorize-slp", "-Cllvm-args=-inline-threshold=25"];
+
 async function compile({ env, workerBuild }) {
   mkdirSync(BUILD_DIR, { recursive: true });
   // The default features are those of the command line: the TOML parser stays out of the Worker.
   const variables = { ...process.env, ...env, NO_MINIFY: "1" }; // slim reads the script before it is made small
-  variables.RUSTFLAGS = [variables.RUSTFLAGS, ...(await shortPaths(variables))].filter(Boolean).join(" ");
+  variables.RUSTFLAGS = [variables.RUSTFLAGS, ...SMALLER, ...(await shortPaths(variables))].filter(Boolean).join(" ");
   const { code } = await run(workerBuild, ["--release", "--no-opt", "--no-default-features"], { env: variables, show: true });
   if (code !== 0) throw new SetupError("The Worker was not built: correct the errors above.");
   // An alias for projects that name worker-build's old entry point.

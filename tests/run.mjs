@@ -80,12 +80,12 @@ function skip(reason) {
 
 async function fmt() {
   const rustfmt = await ensureComponent("rustfmt");
-  return rustfmt.ok ? check("cargo", ["fmt", "--check"]) : skip(rustfmt.reason);
+  return rustfmt.ok ? check("cargo", ["fmt", "--all", "--check"]) : skip(rustfmt.reason);
 }
 
 async function clippy() {
   const component = await ensureComponent("clippy");
-  return component.ok ? check("cargo", ["clippy", "--all-targets", "--", "-D", "warnings"]) : skip(component.reason);
+  return component.ok ? check("cargo", ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]) : skip(component.reason);
 }
 
 async function clippyWasm() {

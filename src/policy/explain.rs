@@ -18,7 +18,6 @@ mod limit;
 
 use std::fmt;
 
-
 use edgeweir_json::{Map, Value, json};
 
 use super::percent::encode_component;

@@ -23,11 +23,13 @@ pub struct Selected {
 }
 
 impl Selected {
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.parameters.iter().find(|(listed, _)| listed == name)?;
         value.as_deref()
     }
 
+    #[inline]
     fn is_listed(&self, name: &str) -> bool {
         self.parameters.iter().any(|(listed, _)| listed == name)
     }
@@ -64,6 +66,7 @@ impl CacheRule {
     /// The listed parameters of a query, read as forms are; the first of a repeated
     /// one counts. `None` when a listed value is not valid or all are too long: such
     /// a request bypasses the cache.
+    #[inline]
     pub fn select(&self, raw_query: Option<&str>) -> Option<Selected> {
         let mut parameters: Vec<(String, Option<String>)> = self
             .query
@@ -104,6 +107,7 @@ pub struct Values<'a> {
 }
 
 impl Values<'_> {
+    #[inline]
     fn path_or_query(&self, name: &str) -> Option<String> {
         if let Some(value) = self.path.get(name) {
             return Some(encode_component(value));
@@ -119,6 +123,7 @@ impl Values<'_> {
 }
 
 impl Template {
+    #[inline]
     fn one(piece: &Piece, values: &Values<'_>) -> Option<String> {
         let pointed = |json: Option<&Value<'_>>, pointer| {
             let text = scalar(json?.pointer(pointer)?)?;
@@ -136,6 +141,7 @@ impl Template {
 
     /// The text with every value encoded; `None` when a value is not there, or is not
     /// of a kind or length that keys are made of.
+    #[inline]
     pub fn render(&self, values: &Values<'_>) -> Option<String> {
         let mut out = String::new();
         for piece in &self.pieces {
@@ -149,6 +155,7 @@ impl Template {
 
     /// The same for templates that may point at lists: a text for each value of a list,
     /// none for an empty one, and `None` for more than `MAX_POINTED_VALUES` texts.
+    #[inline]
     pub fn render_each(&self, values: &Values<'_>) -> Option<Vec<String>> {
         let mut texts = vec![String::new()];
         for piece in &self.pieces {

@@ -11,6 +11,7 @@ pub const MAPPED_BITS: u8 = 96;
 const HELP: &str =
     "write an address or a network: \"192.0.2.1\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
 
+#[inline]
 pub fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -19,12 +20,14 @@ pub fn bits(address: IpAddr) -> u128 {
 }
 
 /// The first `prefix` bits of an address.
+#[inline]
 pub fn network(bits: u128, prefix: u8) -> u128 {
     let mask = u128::MAX.checked_shl(128u32.saturating_sub(u32::from(prefix)));
     bits & mask.unwrap_or(0)
 }
 
 /// Whether an address lies in a network. `::/0` is all of IPv6 and no IPv4.
+#[inline]
 pub fn contains(network_bits: u128, prefix: u8, address: IpAddr) -> bool {
     let address = bits(address);
     let is_mapped = address >> 32 == 0xffff;

@@ -3,16 +3,19 @@
 use std::fmt::Write as _;
 
 /// RFC 3986 section 2.3.
+#[inline]
 pub fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// What a path segment may hold unencoded (`pchar`, RFC 3986 section 3.3).
+#[inline]
 pub fn is_path_character(byte: u8) -> bool {
     is_unreserved(byte) || b"!$&'()*+,;=:@".contains(&byte)
 }
 
 /// What `encodeURIComponent` leaves as it is.
+#[inline]
 fn is_component_character(byte: u8) -> bool {
     is_unreserved(byte) || b"!*'()".contains(&byte)
 }
@@ -23,6 +26,7 @@ pub fn occurs_in_component(byte: u8) -> bool {
 }
 
 /// Encodes as ECMAScript's `encodeURIComponent` does.
+#[inline]
 pub fn encode_component(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -32,6 +36,7 @@ pub fn encode_component(text: &str) -> String {
 }
 
 /// Adds a byte as it is, or as `%XX`.
+#[inline]
 pub fn push(byte: u8, plain: bool, out: &mut String) {
     if plain {
         out.push(char::from(byte));

@@ -35,6 +35,7 @@ pub struct Resolved<'p> {
 
 impl Policy {
     /// The route of a request. Linear in the path; routes are few.
+    #[inline]
     pub fn resolve(&self, method: &str, raw_path: &str) -> Resolved<'_> {
         let target = normalise(raw_path);
         let own = is_own(&target.path);
@@ -93,6 +94,7 @@ impl Policy {
             .collect()
     }
 
+    #[inline]
     fn best(&self, method: &str, path: &str) -> Option<usize> {
         let segments = split(path);
         (0..self.routes.len())
@@ -100,12 +102,14 @@ impl Policy {
             .min_by(|a, b| self.specificity(*a, *b, method))
     }
 
+    #[inline]
     fn is_match(&self, index: usize, method: &str, segments: &[&str]) -> bool {
         self.routes.get(index).is_some_and(|route| {
             takes_method(&route.methods, method).is_some() && matches(&route.path, segments)
         })
     }
 
+    #[inline]
     fn has_placeholders(&self, index: usize) -> bool {
         self.routes
             .get(index)
@@ -113,6 +117,7 @@ impl Policy {
     }
 
     /// `Less`: the first is more specific.
+    #[inline]
     fn specificity(&self, a: usize, b: usize, method: &str) -> Ordering {
         let (Some(a), Some(b)) = (self.routes.get(a), self.routes.get(b)) else {
             return Ordering::Equal;
@@ -126,11 +131,13 @@ impl Policy {
 pub const HEALTH: &str = "/-/health";
 
 /// Whether a path is Edgeweir's own.
+#[inline]
 pub fn is_own(path: &str) -> bool {
     path == "/-" || path.starts_with("/-/")
 }
 
 /// How well a list of methods fits one: 2 listed, 1 HEAD by GET, 0 by `*`.
+#[inline]
 pub fn takes_method(methods: &[String], method: &str) -> Option<u8> {
     let lists = |wanted: &str| methods.iter().any(|listed| listed == wanted);
     if lists(method) {
@@ -164,10 +171,12 @@ fn is_end(segment: &Segment) -> bool {
     matches!(segment, Segment::Literal(text) if text.is_empty())
 }
 
+#[inline]
 fn split(path: &str) -> Vec<&str> {
     path.strip_prefix('/').unwrap_or(path).split('/').collect()
 }
 
+#[inline]
 fn matches(path: &PathTemplate, segments: &[&str]) -> bool {
     // Most routes are told apart by this alone.
     let is_open = matches!(path.segments.last(), Some(Segment::Rest(_)));
@@ -190,6 +199,7 @@ fn matches(path: &PathTemplate, segments: &[&str]) -> bool {
 }
 
 /// The values of a path's placeholders. A path in normal form decodes to UTF-8.
+#[inline]
 fn values(template: &PathTemplate, path: &str) -> PathValues {
     let mut values = PathValues::default();
     let mut rest = path.strip_prefix('/');

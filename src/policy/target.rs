@@ -20,6 +20,7 @@ pub struct Target {
 }
 
 /// Brings a path as it was sent into normal form.
+#[inline]
 pub fn normalise(raw: &str) -> Target {
     let normal = if raw.is_empty() {
         Some("/".to_owned())
@@ -32,6 +33,7 @@ pub fn normalise(raw: &str) -> Target {
     }
 }
 
+#[inline]
 fn normal_form(raw: &str) -> Option<String> {
     let rest = raw.strip_prefix('/')?;
     if is_plain(rest) {
@@ -49,6 +51,7 @@ fn normal_form(raw: &str) -> Option<String> {
 }
 
 /// What nearly all paths are: nothing in it has a normal form other than itself.
+#[inline]
 fn is_plain(rest: &str) -> bool {
     let mut before = b'/';
     rest.bytes().all(|byte| {

@@ -104,6 +104,7 @@ impl PathTemplate {
 
     /// The path in normal form for these values; `None` when one is not there or
     /// cannot stand in a path.
+    #[inline]
     pub fn render(&self, values: &PathValues) -> Option<String> {
         let mut out = String::new();
         for segment in &self.segments {

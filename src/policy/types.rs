@@ -93,6 +93,7 @@ pub struct Route {
 impl Route {
     /// How long an isolate serves its own entries of this route without asking; 0: it
     /// keeps none. Where no limit needs a trip it is not for a default to make purges late.
+    #[inline]
     pub fn l1_ms(&self) -> u64 {
         let Some(rule) = &self.cache else { return 0 };
         rule.l1_ms.unwrap_or(match self.limits.is_empty() {
@@ -205,6 +206,7 @@ impl Cost {
         }
     }
 
+    #[inline]
     pub fn is_flat(&self) -> bool {
         self.hit == self.miss && self.miss == self.error
     }
