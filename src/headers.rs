@@ -5,6 +5,8 @@
 
 use std::cmp::Reverse;
 
+use itoa::Buffer as Digits;
+
 use crate::failure::whole_seconds;
 use crate::http::{Body, Headers, Response};
 use crate::limit::Quota;
@@ -65,10 +67,19 @@ impl CacheStatus {
 
     fn fields(&self) -> String {
         match self {
-            Self::Hit { ttl_s } => format!("hit; ttl={ttl_s}; detail=l2"),
-            Self::LocalHit { ttl_s } => format!("hit; ttl={ttl_s}; detail=l1"),
+            Self::Hit { ttl_s } => {
+                ["hit; ttl=", Digits::new().format(*ttl_s), "; detail=l2"].concat()
+            }
+            Self::LocalHit { ttl_s } => {
+                ["hit; ttl=", Digits::new().format(*ttl_s), "; detail=l1"].concat()
+            }
             Self::LastResort { ttl_s } => format!("hit; ttl={ttl_s}; detail=last-resort"),
-            Self::Stale { past_s } => format!("hit; ttl=-{past_s}; detail=stale"),
+            Self::Stale { past_s } => [
+                "hit; ttl=-",
+                Digits::new().format(*past_s),
+                "; detail=stale",
+            ]
+            .concat(),
             Self::Miss { stored: true, .. } => "fwd=miss; stored".to_owned(),
             Self::Miss {
                 stored: false,
@@ -83,7 +94,7 @@ impl CacheStatus {
 
 /// Appends this cache to the list that may have come from further up (RFC 9211, 2).
 pub fn add_cache_status(headers: &mut Headers, status: &CacheStatus) {
-    headers.append("cache-status", format!("edgeweir; {}", status.fields()));
+    headers.append("cache-status", ["edgeweir; ", &status.fields()].concat());
 }
 
 /// The same for a composed answer; `failed` are names of parts, `name.value`.
@@ -149,18 +160,13 @@ fn add_draft_11(headers: &mut Headers, quotas: &[Quota]) {
     let mut policies = Vec::with_capacity(quotas.len());
     let mut states = Vec::with_capacity(quotas.len());
     for quota in quotas {
-        policies.push(format!(
-            "\"{}\";q={};w={}",
-            quota.name,
-            quota.requests,
-            whole_seconds(quota.window_ms)
-        ));
-        let mut state = format!(
-            "\"{}\";r={};t={}",
-            quota.name,
-            quota.remaining,
-            whole_seconds(quota.reset_ms)
-        );
+        let (mut one, mut other) = (Digits::new(), Digits::new());
+        let (size, window_s) = (one.format(quota.requests), whole_seconds(quota.window_ms));
+        let window_s = other.format(window_s);
+        policies.push(["\"", &quota.name, "\";q=", size, ";w=", window_s].concat());
+        let (left, reset_s) = (one.format(quota.remaining), whole_seconds(quota.reset_ms));
+        let reset_s = other.format(reset_s);
+        let mut state = ["\"", &quota.name, "\";r=", left, ";t=", reset_s].concat();
         // The draft leaves room for parameters of one's own, with a name in front.
         if quota.is_shadow {
             state.push_str(";edgeweir-shadow");
@@ -190,15 +196,11 @@ fn add_legacy(headers: &mut Headers, quotas: &[Quota], now_ms: u64) {
     if fields.iter().any(|field| headers.contains(field)) {
         return;
     }
-    headers.append("x-ratelimit-limit", tightest.requests.to_string());
-    headers.append("x-ratelimit-remaining", tightest.remaining.to_string());
-    headers.append(
-        "x-ratelimit-reset",
-        now_ms
-            .saturating_add(tightest.reset_ms)
-            .div_ceil(1000)
-            .to_string(),
-    );
+    let reset_s = now_ms.saturating_add(tightest.reset_ms).div_ceil(1000);
+    let mut digits = Digits::new();
+    headers.append("x-ratelimit-limit", digits.format(tightest.requests));
+    headers.append("x-ratelimit-remaining", digits.format(tightest.remaining));
+    headers.append("x-ratelimit-reset", digits.format(reset_s));
 }
 
 /// Milliseconds spent waiting, by whom; `None`: not asked.
@@ -211,10 +213,10 @@ pub struct Timing {
 pub fn add_server_timing(headers: &mut Headers, timing: Timing) {
     let mut entries = Vec::with_capacity(2);
     if let Some(redis_ms) = timing.redis_ms {
-        entries.push(format!("redis;dur={redis_ms}"));
+        entries.push(["redis;dur=", Digits::new().format(redis_ms)].concat());
     }
     if let Some(origin_ms) = timing.origin_ms {
-        entries.push(format!("origin;dur={origin_ms}"));
+        entries.push(["origin;dur=", Digits::new().format(origin_ms)].concat());
     }
     if !entries.is_empty() {
         headers.append("server-timing", entries.join(", "));

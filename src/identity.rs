@@ -22,6 +22,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use hmac::{Hmac, Mac};
+use itoa::Buffer as Digits;
 use sha2::{Digest, Sha256};
 
 use crate::base64::decode_url;
@@ -111,7 +112,16 @@ pub fn matches(
 pub fn ip_id(address: Option<IpAddr>, ipv6_prefix: u8) -> String {
     match address.map(|address| address.to_canonical()) {
         None => UNKNOWN.to_owned(),
-        Some(IpAddr::V4(v4)) => v4.to_string(),
+        Some(IpAddr::V4(v4)) => {
+            let mut id = String::with_capacity(15);
+            for octet in v4.octets() {
+                if !id.is_empty() {
+                    id.push('.');
+                }
+                id.push_str(Digits::new().format(octet));
+            }
+            id
+        }
         Some(IpAddr::V6(v6)) => {
             let network = Ipv6Addr::from_bits(network::network(v6.to_bits(), ipv6_prefix));
             encode_id(&format!("{network}/{ipv6_prefix}"))

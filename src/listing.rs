@@ -211,6 +211,7 @@ fn served<B>(entry: Entry, status: &CacheStatus, now_ms: u64) -> Response<B> {
     let age_s = entry.age_s(now_ms);
     let mut response = entry.into_response();
     add_cache_status(&mut response.headers, status);
-    response.headers.append("age", age_s.to_string());
+    let mut digits = itoa::Buffer::new();
+    response.headers.append("age", digits.format(age_s));
     response
 }

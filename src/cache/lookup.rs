@@ -78,17 +78,17 @@ pub fn generation_of(lookup: &Lookup, generation_key: &str, value: &str) -> Opti
 }
 
 pub fn meta_key(key: &str) -> String {
-    format!("meta:{key}")
+    ["meta:", key].concat()
 }
 
 /// Backends write these too: `SET gen:{tag} <uuid> EX 172800`.
 pub fn generation_key(tag: &str) -> String {
-    format!("gen:{tag}")
+    ["gen:", tag].concat()
 }
 
 /// A purge by key must defeat a fill in flight as well.
 pub fn key_generation_key(key: &str) -> String {
-    format!("gen:key:{key}")
+    ["gen:key:", key].concat()
 }
 
 /// What is read of an entry.

@@ -58,7 +58,7 @@ impl Meter {
             key.push_str(":tat");
         } else {
             key.push_str(if self.window.is_sliding() { ":" } else { ":f" });
-            key.push_str(&epoch.to_string());
+            key.push_str(itoa::Buffer::new().format(epoch));
         }
         key
     }
@@ -97,7 +97,7 @@ impl Meter {
         let mut member = format!("{:x}", self.tag);
         if unit > 0 {
             member.push('-');
-            member.push_str(&unit.to_string());
+            member.push_str(itoa::Buffer::new().format(unit));
         }
         member
     }

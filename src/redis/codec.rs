@@ -75,7 +75,10 @@ pub fn encode(batch: &Batch) -> Option<String> {
                 // Quoted it is no shorter: what is too long is not copied first.
                 Word::Text(text) if body.len() + text.len() > MAX_REQUEST_BYTES => return None,
                 Word::Text(text) => write_text(text, &mut body),
-                Word::Int(number) => body.extend_from_slice(number.to_string().as_bytes()),
+                Word::Int(number) => {
+                    let mut digits = itoa::Buffer::new();
+                    body.extend_from_slice(digits.format(*number).as_bytes());
+                }
             }
         }
         body.push(b']');
