@@ -1,7 +1,8 @@
 //! The platform: the only code that knows it runs in a Worker.
 //!
 //! A flow that waits is owned by `wait_until`, to its end: until its answer is there by the
-//! promise that the visitor waits for too, from then on by another one. No future here is ever shared between two requests.
+//! promise that the visitor waits for too, from then on by another one. No future here is
+//! ever shared between two requests.
 
 mod convert;
 mod fields;
