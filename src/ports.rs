@@ -20,7 +20,8 @@ pub enum Store {
 }
 
 pub trait Clock {
-    /// Milliseconds since the Unix epoch by this isolate's clock.
+    /// Milliseconds since the Unix epoch by this isolate's clock, which may stand still
+    /// between two waits.
     fn now_ms(&self) -> u64;
 
     fn sleep(&self, duration_ms: u64) -> impl Future<Output = ()>;

@@ -65,22 +65,35 @@ pub fn to_js(response: Response<web_sys::Response>) -> web_sys::Response {
 }
 
 fn build(response: &Response<web_sys::Response>) -> Result<web_sys::Response, JsValue> {
-    let (nothing, none) = (JsValue::NULL, JsValue::UNDEFINED);
-    let listed: Vec<(&str, &str)> = response.headers.iter().collect();
-    let own = |body| glue::respond(response.status, &fields::own(&listed)?, body, &none);
-    let passed = |body, socket| glue::respond(response.status, &fields::any(&listed), body, socket);
-    match &response.body {
-        Body::Empty => own(&nothing),
+    let Response {
+        status,
+        headers,
+        body,
+    } = response;
+    let listed: Vec<(&str, &str)> = headers.iter().collect();
+    let own = |bytes: &JsValue| {
+        let fields = fields::own(&listed)?;
+        match headers.contains("content-encoding") {
+            true => glue::respond_coded(*status, &fields, bytes),
+            false => glue::respond(*status, &fields, bytes),
+        }
+    };
+    match body {
+        Body::Empty => own(&JsValue::NULL),
         Body::Bytes(bytes) => match bytes.twin(&array) {
             Some(array) => own(array),
             None => own(&array(bytes)),
         },
         Body::Upstream(upstream) => {
+            let fields = fields::any(&listed);
             let socket = js_sys::Reflect::get(upstream, &JsValue::from_str("webSocket"))?;
+            if !socket.is_null() && !socket.is_undefined() {
+                return glue::upgrade(*status, &fields, &socket);
+            }
             match upstream.body() {
-                _ if !socket.is_null() && !socket.is_undefined() => passed(&nothing, &socket),
-                Some(stream) => passed(&stream, &none),
-                None => passed(&nothing, &none),
+                Some(stream) => glue::respond(*status, &fields, &stream),
+                // Without a body the fields still say how it is coded: to a HEAD.
+                None => glue::respond_coded(*status, &fields, &JsValue::NULL),
             }
         }
     }

@@ -34,7 +34,9 @@ pub fn own(fields: &Fields<'_>) -> Result<JsValue, JsValue> {
     let bytes: usize = fields.iter().map(|(_, value)| value.len()).sum();
     // What a visitor alone may know is kept nowhere.
     let is_private = fields.iter().any(|(name, _)| *name == "set-cookie");
-    if bytes > MAX_KEPT_BYTES || is_private {
+    // What has changed goes as lines. The platform lets none of these into a name.
+    let has_lines = fields.iter().any(|(_, value)| value.contains('\n'));
+    if bytes > MAX_KEPT_BYTES || is_private || has_lines {
         return Ok(any(fields));
     }
     KEPT.with_borrow_mut(|kept| {
@@ -69,14 +71,21 @@ impl Kept {
     }
 
     fn change(&mut self, fields: &Fields<'_>) -> Result<(), JsValue> {
+        let mut lines = String::new();
         for ((_, known), (name, value)) in self.fields.iter_mut().zip(fields) {
             if known != value {
-                self.headers.set(name, value)?;
+                for line in [name, value] {
+                    lines.push_str(if lines.is_empty() { "" } else { "\n" });
+                    lines.push_str(line);
+                }
                 known.clear();
                 known.push_str(value);
             }
         }
-        Ok(())
+        match lines.is_empty() {
+            true => Ok(()),
+            false => glue::set_fields(&self.headers, &lines),
+        }
     }
 }
 

@@ -17,11 +17,10 @@ export function fieldsText(headers) {
   return text;
 }
 
-/** One request: `answer` is what its visitor waits for. The platform keeps it alive until `end`, also without a visitor. */
+/** What the platform keeps a request alive for until it is resolved, also without a visitor. */
 export function open(context) {
-  const turn = {};
-  context.waitUntil(new Promise((resolve) => (turn.end = resolve)));
-  turn.answer = new Promise((resolve) => (turn.settle = resolve));
+  const turn = Promise.withResolvers();
+  context.waitUntil(turn.promise);
   return turn;
 }
 
@@ -29,10 +28,24 @@ export const parse = (json) => JSON.parse(json);
 
 export const newHeaders = (fields) => new Headers(JSON.parse(fields));
 
-export function respond(status, headers, body, webSocket) {
-  // Bytes are as their fields say: compressed already, if at all.
-  const encodeBody = body instanceof ReadableStream ? "automatic" : "manual";
-  return new Response(body, { status, headers, webSocket, encodeBody });
+/** `text` has a line for each name and each value. */
+export function setFields(headers, text) {
+  const lines = text.split("\n");
+  for (let at = 0; at < lines.length; at += 2) headers.set(lines[at], lines[at + 1]);
+}
+
+/** The platform reads each member that is there, so there are no more than an answer needs. */
+export function respond(status, headers, body) {
+  return new Response(body, { status, headers });
+}
+
+/** Of bytes that are compressed already, as their fields say. */
+export function respondCoded(status, headers, body) {
+  return new Response(body, { status, headers, encodeBody: "manual" });
+}
+
+export function upgrade(status, headers, webSocket) {
+  return new Response(null, { status, headers, webSocket });
 }
 
 /** What the visitor takes himself: the platform writes its own list into his request. */
@@ -52,26 +65,40 @@ export function sleep(id, ms) {
   return setTimeout(land, ms, id);
 }
 
-/** Lands with status 0 when it fails and without bytes when there are more than `most`. Returns what ends it. */
-export function post(id, url, headers, body, most) {
-  const controller = new AbortController();
-  const init = { method: "POST", headers, body, redirect: "manual", signal: controller.signal };
-  exchange(land, id, url, init, most);
+/** Posts that nobody waits for any more and that cannot be ended. */
+const forgotten = new Set();
+/** Those that ended with their requests stay in there: whatever answers after so many is read, and thrown away then. */
+const MAX_FORGOTTEN = 1024;
+
+/** Lands with status 0 when it fails and without bytes when there are more than `most`. Returns what ends it, if it `canEnd`:
+ * a signal is a quarter of what the whole fetch costs. */
+export function post(id, url, headers, body, most, canEnd) {
+  const init = { method: "POST", headers, body, redirect: "manual" };
+  const controller = canEnd ? new AbortController() : undefined;
+  if (canEnd) init.signal = controller.signal;
+  exchange(id, url, init, most);
   return controller;
 }
 
-async function exchange(land, id, url, init, most) {
+/** A late answer to this post is let go of unread. */
+export function forget(id) {
+  if (forgotten.size >= MAX_FORGOTTEN) forgotten.clear();
+  forgotten.add(id);
+}
+
+async function exchange(id, url, init, most) {
   let status = 0;
   let token;
   let bytes;
   try {
     // From a URL the platform makes one request, from a request object two.
     const response = await fetch(url, init);
+    if (forgotten.delete(id)) return void (await response.body?.cancel());
     bytes = await whole(response, most);
     token = response.headers.get("upstash-sync-token") ?? undefined;
     status = response.status;
   } catch {}
-  land(id, status, token, bytes);
+  if (!forgotten.delete(id)) land(id, status, token, bytes);
 }
 
 /** Nothing when the body has more than `most` bytes. */

@@ -27,33 +27,46 @@ extern "C" {
     pub fn parse(json: &str) -> JsValue;
     #[wasm_bindgen(catch, js_name = newHeaders)]
     pub fn new_headers(fields: &str) -> Result<web_sys::Headers, JsValue>;
+    /// Sets fields, a line for each name and each value.
+    #[wasm_bindgen(catch, js_name = setFields)]
+    pub fn set_fields(headers: &web_sys::Headers, text: &str) -> Result<(), JsValue>;
     /// An error when the platform refuses the status or a field.
     #[wasm_bindgen(catch)]
-    pub fn respond(
+    pub fn respond(status: u16, fields: &JsValue, body: &JsValue) -> Result<Response, JsValue>;
+    /// The same with bytes that are compressed already.
+    #[wasm_bindgen(catch, js_name = respondCoded)]
+    pub fn respond_coded(
         status: u16,
         fields: &JsValue,
         body: &JsValue,
-        socket: &JsValue,
     ) -> Result<Response, JsValue>;
+    #[wasm_bindgen(catch)]
+    pub fn upgrade(status: u16, fields: &JsValue, socket: &JsValue) -> Result<Response, JsValue>;
 
     pub type Turn;
     pub fn open(context: &JsValue) -> Turn;
     #[wasm_bindgen(method, getter)]
-    pub fn answer(this: &Turn) -> Promise;
+    pub fn promise(this: &Turn) -> Promise;
     #[wasm_bindgen(method)]
-    pub fn settle(this: &Turn, response: &Response);
+    pub fn resolve(this: &Turn, response: &Response);
     /// The same of what nobody waits for with a response.
-    #[wasm_bindgen(method, js_name = settle)]
-    pub fn done(this: &Turn);
-    #[wasm_bindgen(method)]
+    #[wasm_bindgen(method, js_name = resolve)]
     pub fn end(this: &Turn);
 
     #[wasm_bindgen(js_name = landOn)]
-    fn land_on(callback: &Closure<dyn Fn(u32, u16, Option<String>, Option<Uint8Array>)>);
+    fn land_on(callback: &Closure<dyn Fn(u32, u16, Option<String>, Option<Vec<u8>>)>);
     #[wasm_bindgen(js_name = sleep)]
     fn start_timer(id: u32, ms: u32) -> f64;
     #[wasm_bindgen(js_name = post)]
-    fn start_post(id: u32, url: &str, fields: &JsValue, body: &str, most: u32) -> AbortController;
+    fn start_post(
+        id: u32,
+        url: &JsValue,
+        fields: &JsValue,
+        body: &str,
+        most: u32,
+        can_end: bool,
+    ) -> Option<AbortController>;
+    fn forget(id: u32);
     #[wasm_bindgen(js_name = readAll)]
     pub fn read_all(reader: &ReadableStreamDefaultReader, most: u32) -> Promise;
 
@@ -141,11 +154,11 @@ thread_local! {
 
 /// Once in an isolate, before anything sleeps or posts.
 pub fn begin() {
-    let callback = Closure::new(|id, status, sync_token, body: Option<Uint8Array>| {
+    let callback = Closure::new(|id, status, sync_token, body| {
         let landed = Landed {
             status,
             sync_token,
-            body: body.map(|bytes| bytes.to_vec()),
+            body,
         };
         let waker = LANDINGS.with_borrow_mut(|landings| {
             // Nobody waits any more for what was dropped.
@@ -208,12 +221,22 @@ impl Drop for Landing {
     }
 }
 
+/// A timer no longer than this is left alone when nobody waits for it any more: to clear it costs
+/// as much as to set it, and most end with their request before they go off. A trip's deadline
+/// (`redis::deadline`) is made of such, so no more of them are pending than trips fit in this time.
+const SHORT_MS: u32 = 25;
+
 /// Clears its timer when nobody waits any more.
-struct Timer(f64);
+struct Timer {
+    handle: f64,
+    is_pending: bool,
+}
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        clear_timeout(self.0);
+        if self.is_pending {
+            clear_timeout(self.handle);
+        }
     }
 }
 
@@ -221,8 +244,12 @@ pub async fn sleep(duration_ms: u64) {
     let landing = Landing::new();
     let most = i32::MAX.unsigned_abs();
     let ms = u32::try_from(duration_ms).unwrap_or(most).min(most);
-    let _timer = Timer(start_timer(landing.0, ms));
+    let mut timer = Timer {
+        handle: start_timer(landing.0, ms),
+        is_pending: ms > SHORT_MS,
+    };
     landing.await;
+    timer.is_pending = false;
 }
 
 /// Ends a fetch that nobody waits for any more.
@@ -253,7 +280,46 @@ pub async fn bytes_of(promise: Promise) -> Option<Vec<u8>> {
     Some(bytes.to_vec())
 }
 
-pub async fn post(request: &Post, most: u32) -> Landed {
+/// A post that nobody has the answer of yet.
+struct Posted {
+    id: u32,
+    controller: Option<AbortController>,
+    is_pending: bool,
+}
+
+impl Drop for Posted {
+    fn drop(&mut self) {
+        match &self.controller {
+            _ if !self.is_pending => {}
+            Some(controller) => controller.abort(),
+            None => forget(self.id),
+        }
+    }
+}
+
+/// Addresses that are kept as the platform's texts: two for each database.
+const MAX_URLS: usize = 32;
+
+thread_local! {
+    static URLS: RefCell<Vec<(String, JsValue)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn address(url: &str) -> JsValue {
+    URLS.with_borrow_mut(|urls| {
+        if let Some((_, text)) = urls.iter().find(|(known, _)| known == url) {
+            return text.clone();
+        }
+        let text = JsValue::from_str(url);
+        if urls.len() < MAX_URLS {
+            urls.push((url.to_owned(), text.clone()));
+        }
+        text
+    })
+}
+
+/// Dropped before its answer is there it is ended if it `can_end`; else the platform ends it
+/// with its request, and what it answers before that is let go of.
+pub async fn post(request: &Post, most: u32, can_end: bool) -> Landed {
     let fields = request.headers.iter();
     let fields: Vec<(&str, &str)> = fields
         .map(|(name, value)| (*name, value.as_str()))
@@ -262,9 +328,14 @@ pub async fn post(request: &Post, most: u32) -> Landed {
         return Landed::default();
     };
     let landing = Landing::new();
-    let controller = start_post(landing.0, &request.url, &fields, &request.body, most);
-    let mut abort = AbortOnDrop::new(Some(controller));
+    let url = address(&request.url);
+    let controller = start_post(landing.0, &url, &fields, &request.body, most, can_end);
+    let mut posted = Posted {
+        id: landing.0,
+        controller,
+        is_pending: true,
+    };
     let landed = landing.await;
-    abort.disarm();
+    posted.is_pending = false;
     landed
 }

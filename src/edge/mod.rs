@@ -1,7 +1,8 @@
 //! The platform: the only code that knows it runs in a Worker.
 //!
-//! A flow that waits is owned by `wait_until`, to its end; the visitor's answer leaves it
-//! through a promise of the same request. No future here is ever shared between two requests.
+//! A flow that waits is owned by `wait_until`, to its end: until its answer is there by the
+//! promise that the visitor waits for too, from then on by another one. No future here is
+//! ever shared between two requests.
 
 mod convert;
 mod fields;
@@ -11,7 +12,10 @@ mod ports;
 mod turns;
 
 use std::cell::{OnceCell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -23,11 +27,11 @@ use isolate::{Console, Isolate};
 use ports::EdgePorts;
 
 /// How one request's answer leaves its flow.
-#[derive(Default)]
 struct Exit {
+    context: JsValue,
     /// An answer that was there before its flow waited.
     early: RefCell<Option<web_sys::Response>>,
-    /// Of a flow that waits.
+    /// Of a flow that waits before it has one.
     turn: OnceCell<glue::Turn>,
 }
 
@@ -35,27 +39,30 @@ impl Exit {
     fn settle(&self, response: web_sys::Response) {
         match self.turn.get() {
             // A visitor who left does not wait for the answer; the work goes on.
-            Some(turn) => turn.settle(&response),
+            Some(turn) => turn.resolve(&response),
             None => *self.early.borrow_mut() = Some(response),
         }
     }
 
-    fn end(&self) {
-        if let Some(turn) = self.turn.get() {
+    /// What is done after the answer. Only what waits is owned by `wait_until`, from the turn
+    /// on in which the answer's own ownership ends.
+    async fn finish(&self, mut rest: Pin<&mut dyn Future<Output = ()>>) {
+        let is_over = poll_fn(|task| Poll::Ready(rest.as_mut().poll(task).is_ready())).await;
+        if !is_over {
+            let turn = glue::open(&self.context);
+            rest.await;
             turn.end();
         }
     }
 
     /// What the handler returns: the answer or its promise.
-    fn leave(&self, is_over: bool, context: &JsValue) -> JsValue {
-        let early = self.early.take();
-        if let (Some(response), true) = (&early, is_over) {
-            return response.into();
-        }
-        let turn = self.turn.get_or_init(|| glue::open(context));
-        match early {
+    fn leave(&self) -> JsValue {
+        match self.early.take() {
             Some(response) => response.into(),
-            None => turn.answer().into(),
+            None => {
+                let turn = self.turn.get_or_init(|| glue::open(&self.context));
+                turn.promise().into()
+            }
         }
     }
 }
@@ -63,14 +70,18 @@ impl Exit {
 /// The handler of requests. The worker crate's own would make a promise for the answer, one
 /// for the flow, a task for each and a channel between them.
 #[wasm_bindgen]
-pub fn fetch(request: web_sys::Request, env: &JsValue, context: &JsValue) -> JsValue {
+pub fn fetch(request: web_sys::Request, env: &JsValue, context: JsValue) -> JsValue {
     let isolate = match Isolate::of(env) {
         Ok(isolate) => isolate,
         Err(failure) => return convert::to_js(failure.into_response()).into(),
     };
-    let exit = Rc::new(Exit::default());
+    let exit = Rc::new(Exit {
+        context,
+        early: RefCell::default(),
+        turn: OnceCell::new(),
+    });
     let way_out = Rc::clone(&exit);
-    let is_over = turns::begin(Box::pin(async move {
+    turns::begin(Box::pin(async move {
         let plain = convert::from_js(&request);
         let ports = EdgePorts::new(&isolate, plain.base.clone());
         let Answer {
@@ -79,11 +90,13 @@ pub fn fetch(request: web_sys::Request, env: &JsValue, context: &JsValue) -> JsV
             under_way,
         } = handle(&isolate.gateway, &ports, plain, request).await;
         way_out.settle(convert::to_js(response));
-        crate::deferred::finish(&isolate.gateway, &ports, deferred, under_way).await;
-        ports.probe().await;
-        way_out.end();
+        let rest = pin!(async {
+            crate::deferred::finish(&isolate.gateway, &ports, deferred, under_way).await;
+            ports.probe().await;
+        });
+        way_out.finish(rest).await;
     }));
-    exit.leave(is_over, context)
+    exit.leave()
 }
 
 /// The handler of the cron trigger; what it returns says when all is done.
@@ -94,7 +107,7 @@ pub fn scheduled(_event: &JsValue, env: &JsValue, context: &JsValue) -> JsValue 
         return JsValue::UNDEFINED;
     };
     let turn = glue::open(context);
-    let done = turn.answer();
+    let done = turn.promise();
     turns::begin(Box::pin(async move {
         // A request has a zone to go on to, the trigger has none.
         let (base, requests) = match &isolate.origin_url {
@@ -107,7 +120,6 @@ pub fn scheduled(_event: &JsValue, env: &JsValue, context: &JsValue) -> JsValue 
         let ports = EdgePorts::new(&isolate, base);
         jobs::run(&isolate.gateway, &ports, requests).await;
         ports.probe().await;
-        turn.done();
         turn.end();
     }));
     done.into()

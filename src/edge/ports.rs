@@ -1,5 +1,6 @@
 //! The ports of one request: fetch, timers, the clock, randomness and the log.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -14,6 +15,7 @@ use web_sys::{
 use super::convert::upstream;
 use super::glue::{self, AbortOnDrop, Landed};
 use super::isolate::{Console, Isolate};
+use super::turns;
 use crate::config::CacheKey;
 use crate::http::{Headers, Response};
 use crate::ports::{
@@ -23,10 +25,17 @@ use crate::redis::{
     Answer, Batch, Post, RedisError, RedisErrorKind, Reply, Transport, TransportError,
 };
 
+/// How many of the six connections that may wait for an answer at once a request leaves to
+/// posts that cannot be ended: a Redis that hangs must not keep the others, which its origin
+/// and the tries that follow need.
+const MAX_ENDLESS: u32 = 2;
+
 pub struct EdgePorts {
     isolate: Rc<Isolate>,
     /// Scheme and host that the origin's paths are appended to.
     base: String,
+    /// Posts under way, and those that were given up.
+    unanswered: Cell<u32>,
 }
 
 impl EdgePorts {
@@ -35,6 +44,7 @@ impl EdgePorts {
         Self {
             isolate: Rc::clone(isolate),
             base: isolate.origin_url.clone().unwrap_or(zone),
+            unanswered: Cell::new(0),
         }
     }
 
@@ -54,8 +64,7 @@ impl EdgePorts {
 
 impl Clock for EdgePorts {
     fn now_ms(&self) -> u64 {
-        // Whole milliseconds since 1970 are exact in an f64 and never negative.
-        js_sys::Date::now() as u64
+        turns::now_ms()
     }
 
     async fn sleep(&self, duration_ms: u64) {
@@ -144,7 +153,11 @@ impl Transport for EdgePorts {
         max_bytes: usize,
     ) -> Result<Answer, TransportError> {
         let most = u32::try_from(max_bytes).unwrap_or(u32::MAX);
-        match glue::post(request, most).await {
+        let unanswered = self.unanswered.get();
+        self.unanswered.set(unanswered.saturating_add(1));
+        let landed = glue::post(request, most, unanswered >= MAX_ENDLESS).await;
+        self.unanswered.set(self.unanswered.get().saturating_sub(1));
+        match landed {
             Landed { status: 0, .. } => Err(TransportError::Failed("fetch".to_owned())),
             Landed { body: None, .. } => Err(TransportError::TooLarge),
             Landed {

@@ -4,7 +4,7 @@
 //! A flow that never waits is over before its request's handler returns: it needs no promise and
 //! no `wait_until`. Wasm-bindgen's own tasks run in microtasks, so nothing would be over by then.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
@@ -34,6 +34,17 @@ struct Turns {
 
 thread_local! {
     static TURNS: RefCell<Turns> = RefCell::default();
+    /// 0: nobody has asked for it since the poll began.
+    static NOW_MS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Stands still while a flow is polled, as the platform's own clock does where it is deployed: so it is read once.
+pub fn now_ms() -> u64 {
+    if NOW_MS.get() == 0 {
+        // Whole milliseconds since 1970 are exact in an f64 and never negative.
+        NOW_MS.set(js_sys::Date::now() as u64);
+    }
+    NOW_MS.get()
 }
 
 impl Turns {
@@ -80,29 +91,29 @@ impl Turns {
     }
 }
 
-/// Runs a flow until it waits; whether it is over.
-pub fn begin(flow: Flow) -> bool {
+/// Runs a flow until it waits.
+pub fn begin(flow: Flow) {
     // Dropped without the borrow: what a flow holds may do anything then.
     let (id, _oldest) = TURNS.with_borrow_mut(|turns| turns.add(flow));
-    go_on(id)
+    go_on(id);
 }
 
-fn go_on(id: u32) -> bool {
+fn go_on(id: u32) {
     // No borrow while it runs: it may wake itself.
     while let Some((mut flow, waker)) = TURNS.with_borrow_mut(|turns| turns.take(id)) {
+        NOW_MS.set(0);
         if flow
             .as_mut()
             .poll(&mut Context::from_waker(&waker))
             .is_ready()
         {
             TURNS.with_borrow_mut(|turns| turns.end(id));
-            return true;
+            break;
         }
         if !TURNS.with_borrow_mut(|turns| turns.give_back(id, flow)) {
             break;
         }
     }
-    false
 }
 
 /// Wakes the turn of this number.

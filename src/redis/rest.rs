@@ -19,8 +19,9 @@ use super::fault::{Failure, judge};
 use super::{Batch, Command, RedisError, RedisErrorKind, Reply};
 use crate::ports::{Clock, Store};
 
-/// Sends one POST. The client drops the future at the timeout, which must end the
-/// request too; `timeout_ms` is for transports that can end it by themselves.
+/// Sends one POST. The client drops the future at the timeout, which must let go of the
+/// request too: of its answer, and of what others need to be sent. `timeout_ms` is for
+/// transports that can end it by themselves.
 pub trait Transport {
     /// The whole answer, whatever its status; `TooLarge` as soon as the body has more
     /// than `max_bytes`. Redirects are not followed.
