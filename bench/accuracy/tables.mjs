@@ -14,7 +14,7 @@ const commands = (row) => row.commands / row.count;
 export function checks(rows) {
   const ours = rows.filter(({ limiter }) => BOUNDED.includes(limiter));
   const above = ours.filter(({ most, requests }) => most > requests);
-  const pressed = ours.filter((row) => !row.is_for_leases && !row.limiter.includes("leases") && row.load >= 1 && row.timeout_ms === DEFAULT_TIMEOUT_MS);
+  const pressed = ours.filter((row) => !row.is_for_leases && !row.limiter.includes("leases") && row.load >= 1);
   const least = Math.min(...pressed.map(share));
   const bounded = rows.filter(({ limiter }) => ["token-bucket", "fixed-window"].includes(limiter));
   const beyond = bounded.filter(({ bound }) => bound.reached > bound.most);
@@ -26,7 +26,7 @@ export function checks(rows) {
       met: ours.length > 0 && above.length === 0,
     },
     {
-      what: `sliding-window; sliding-log: at least ${EXACT_SHARE} % of the exact log, Poisson loads 1 to 3, default Redis timeout`,
+      what: `sliding-window; sliding-log: at least ${EXACT_SHARE} % of the exact log, Poisson loads 1 to 3, in every world`,
       worst: `${least.toFixed(2)} %`,
       met: least >= EXACT_SHARE,
     },
@@ -103,17 +103,27 @@ function line(limiter, rows) {
   ];
 }
 
-/** Over all traces, and over Poisson loads 1 to 3, apart for right and wrong clocks. */
+/** Over all traces, and over Poisson loads 1 to 3. A far Redis is apart: its timeout makes the bucket, and so the lateness. */
+const GROUPS = [
+  ["clocks right", ({ skew_ms }) => skew_ms === 0],
+  ["clocks wrong", (row) => row.skew_ms > 0 && !isFar(row)],
+  ["far", isFar],
+];
+
+function isFar({ timeout_ms }) {
+  return timeout_ms !== DEFAULT_TIMEOUT_MS;
+}
+
 function summary(rows, limiters) {
-  const head = ["limiter", "most, clocks right", "most, wrong", "of exact log %, load 1 to 3, clocks right", "wrong", "equal %, right", "wrong", "commands"];
+  const titles = (what) => GROUPS.map(([group], at) => (at === 0 ? `${what}, ${group}` : group));
+  const head = ["limiter", ...titles("most"), ...titles("of exact log %, load 1 to 3"), ...titles("equal %"), "commands"];
   const lines = limiters.map((limiter) => {
     const of = rows.filter((row) => row.limiter === limiter);
     const pressed = of.filter(({ load }) => load >= 1);
-    const [right, wrong] = [({ skew_ms }) => skew_ms === 0, ({ skew_ms }) => skew_ms > 0];
-    const apart = (of, value, digits) => [right, wrong].map((which) => range(of.filter(which).map(value), digits));
+    const apart = (of, value, digits) => GROUPS.map(([, which]) => range(of.filter(which).map(value), digits));
     return [
       limiter,
-      ...[right, wrong].map((which) => String(Math.max(...of.filter(which).map(({ most }) => most)))),
+      ...GROUPS.map(([, which]) => String(Math.max(...of.filter(which).map(({ most }) => most)))),
       ...apart(pressed, share),
       ...apart(pressed, (row) => percent(row.equal, row.count)),
       limiter.startsWith("model") ? "" : range(pressed.map(commands), 2),

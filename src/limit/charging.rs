@@ -134,9 +134,9 @@ pub(super) fn plan(
     riders: Vec<Command>,
     now_ms: u64,
 ) -> Asked {
+    let is_sure = !memory.is_clock_unsure(shard, now_ms);
     // What is charged once more is judged by Redis' own word.
-    let mut has_time =
-        !group.is_empty() && memory.is_clock_unsure(shard, now_ms) || !returned.is_empty();
+    let mut has_time = !group.is_empty() && !is_sure || !returned.is_empty();
     let mut commands = refunds(rules, returned);
     for (_, rule) in picked(rules, group) {
         let epoch = memory.spot(rule, now_ms).epoch;
@@ -200,7 +200,7 @@ pub(super) fn plan(
             asks_current: (rule.window.is_sliding() || rule.window.is_log())
                 && count + rule.cost() >= rule.capacity(),
         };
-        rule.charge(spot, units, unspent, &mut commands);
+        rule.charge((spot, is_sure), units, unspent, &mut commands);
         if charge.sets_expiry {
             commands.push(rule.expire(spot));
         }

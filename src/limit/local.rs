@@ -177,9 +177,9 @@ impl Unmerged {
                         tag,
                         ..meter.clone()
                     };
-                    meter.charge(spot, (*units).min(MOST_UNITS), None, commands);
+                    meter.charge((spot, false), (*units).min(MOST_UNITS), None, commands);
                 } else {
-                    meter.charge(spot, *units, None, commands);
+                    meter.charge((spot, false), *units, None, commands);
                 }
             }
         }

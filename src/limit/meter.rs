@@ -15,6 +15,9 @@ const TTL_MARGIN_MS: u64 = 10_000;
 /// were held up.
 const LOG_KEEPS_MS: u64 = 20_000;
 
+/// Far above every count and time. No sum of a few such numbers overflows.
+const MOST: u64 = 1 << 60;
+
 /// More of a log's oldest units than one request needs: others may be given back.
 const LOG_READS: u64 = 32;
 
@@ -104,20 +107,22 @@ impl Meter {
 
     /// `charge_replies` commands, after which the total answered has this charge in it.
     /// A counter that would overflow answers nil. What is unspent of an earlier charge
-    /// of this epoch goes back first.
+    /// of this epoch goes back first. A label that is not sure, and may be of the future,
+    /// drops nothing from a log.
     pub fn charge(
         &self,
-        spot: Spot,
+        (spot, is_sure): (Spot, bool),
         units: u32,
         unspent: Option<Unspent>,
         commands: &mut Vec<Command>,
     ) {
         let key = self.key(spot.epoch);
         if self.window.is_log() {
-            let oldest_ms = self
-                .window
-                .log_start_ms(spot.at_ms)
-                .saturating_sub(LOG_KEEPS_MS);
+            let start_ms = self.window.log_start_ms(spot.at_ms);
+            let oldest_ms = match is_sure {
+                true => start_ms.saturating_sub(LOG_KEEPS_MS),
+                false => 0,
+            };
             commands.push(
                 Command::new("ZREMRANGEBYSCORE")
                     .arg(key.as_str())
@@ -347,8 +352,8 @@ fn step(command: Command, kind: &'static str, bit: u64, units: i64) -> Command {
 /// A whole number, whether it came as one or as text; what is below zero is zero.
 pub fn number(reply: &Reply) -> Option<u64> {
     match reply {
-        Reply::Int(number) => Some(u64::try_from(*number).unwrap_or(0)),
-        reply => score(reply.as_str()?),
+        Reply::Int(number) => Some(u64::try_from(*number).unwrap_or(0).min(MOST)),
+        reply => score(reply.as_str()?).map(|number| number.min(MOST)),
     }
 }
 

@@ -13,8 +13,9 @@
 //! Redis' time. What the local mode admits while Redis is down is not in it.
 //!
 //! Let T be the Redis timeout, b = max(⌈W/240⌉, T + 100 ms, 250 ms) the bucket and
-//! r = b − T. A charge with label x (Redis' time as its isolate believes when it sends)
-//! goes to epoch ⌊x/W⌋ and there to slot ⌊(x mod W)/b⌋. Say Redis runs it at τ.
+//! r = b − T. An epoch is cut into slots of s = max(⌈W/240⌉, ⌈b/8⌉) ≤ b. A charge with label
+//! x (Redis' time as its isolate believes when it sends) goes to epoch ⌊x/W⌋ and there to
+//! slot ⌊(x mod W)/s⌋. Say Redis runs it at τ.
 //! 1. *Labels.* An admitted charge has τ − T − r/2 ≤ x ≤ τ + r/2. When `TIME` rode in the same
 //!    `/multi-exec`, that is checked on its answer. Else the offset is from a sample wrong by
 //!    at most r/2 (half its trip), and τ lies between the two local readings that are at
@@ -29,8 +30,8 @@
 //!    it, and another such charge d: τc − W < τd ≤ τc. By 2, d's epoch is c's, or the one
 //!    before. In c's epoch, the total that c's own charge answered has d in it. In the one
 //!    before, by 1, xd ≥ τd − T − r/2 > τc − W − T − r/2 ≥ xc − W − T − r = xc − W − b: within their
-//!    epochs d stands less than b before c, so slot(d) ≥ slot(c) − 1, and those slots are
-//!    counted. They were read after a charge of c's epoch had run, so after d.
+//!    epochs d stands less than b before c, so slot(d) ≥ ⌊((xc mod W) − b)/s⌋, and those slots
+//!    are counted. They were read after a charge of c's epoch had run, so after d.
 //! 4. *Refunds* take back only what a refused request added, so d stays. Hence the sum of all
 //!    admitted in the window is at most what c counted, which was at most L. ∎
 //!
@@ -38,19 +39,21 @@
 //! A leased limit charges g permits at once (a grant) and its isolate spends them itself. An
 //! admission at τ' spends a grant with label x only while the isolate's clock, sure to e = 50 ms,
 //! says at most x + b, and says that the epoch of x lasts for another 2e. The slots that count
-//! begin one earlier, at slot − 2. Then the bound holds for admissions, wherever they are spent:
+//! begin at ⌊((x mod W) − b − r/2 − e)/s⌋. Then the bound holds for admissions, wherever they are spent:
 //! take any window of admissions that ends at τ', and c the last grant, in Redis' order, among
 //! those that they spent; so τc ≤ τ'. Let d be another one of them, spent at δ > τ' − W.
 //! Admission and grant are in one epoch, so d's epoch is c's or the one before. In that one
-//! xd ≥ δ − b − e > τ' − W − b − e ≥ xc − r/2 − W − b − e ≥ xc − W − 2b, for r/2 + e ≤ b: slot(d) ≥ slot(c) − 2,
-//! which is counted. What goes back is unspent, so it is nobody's admission; of a grant
-//! that does not fit whole, only as much is kept as does. ∎ A charge returns one bucket later.
+//! xd ≥ δ − b − e > τ' − W − b − e ≥ xc − r/2 − W − b − e, which is counted. A request that charged
+//! for itself is admitted at τd, and T + r = b is less. What goes back is unspent, so it is
+//! nobody's admission; of a grant that does not fit whole, only as much is kept as does. ∎
+//! A charge returns r/2 + e later, less than a bucket.
 //!
 //! # The other algorithms
 //! - *Log*: every unit is a member of a sorted set, at the time when Redis ran it, wrong by at
 //!   most e = 50 ms: `TIME` rides, a label that is older is moved before it admits, one that is newer
 //!   is charged anew. What counts is later than x − W − 2e, and xd > xc − W − 2e for all d of a
-//!   window: at most L, and each unit returns at most 2e late.
+//!   window: at most L, and each unit returns at most 2e late. An isolate whose clock is not known
+//!   drops none of them.
 //! - *Token bucket* (GCRA): the score of one member is the theoretical arrival time; `ZADD GT` lets
 //!   it leak and `ZINCRBY` pours, which is max and plus in one trip without a script. Judged at x − e,
 //!   never later than Redis' time: at most `burst` and the rate's share in any time.
@@ -62,9 +65,12 @@
 //! back a later charge's unit, never more units than such refunds have; it saturates at
 //! zero, so it cannot lock an id out.
 //!
-//! A charge returns at most two buckets late: slot j of an epoch stops counting
-//! min((j + 2)·b, W) into the next. That makes the return exact: `retry_after_ms` is the first
-//! moment at which the same request from this isolate fits if nobody else asks.
+//! A charge returns at most a bucket and a slot late: slot j of an epoch stops counting
+//! min((j + 1)·s + b, W) into the next. That makes the return exact: `retry_after_ms` is the
+//! first moment at which the same request from this isolate fits if nobody else asks. Under
+//! pressure this lateness is what an exact log admits more: who comes first in a slot waits
+//! longest, and all that a slot frees is taken by those who come first in another one.
+//! Clocks have no part in it.
 //!
 //! # Choices
 //! - The bucket is at least T + 100 ms because proof step 3 needs T + r ≤ b; `TIME` rides within

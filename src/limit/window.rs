@@ -19,6 +19,9 @@ const LOG_ERROR_MS: u64 = RESIDUAL_MS / 2;
 /// charges that are about to be given back.
 const NARROW_LIMIT: u32 = 32_767;
 
+/// With more of them keys are longer, and what counts leaves hardly earlier.
+const SLOTS_OF_BUCKET: u64 = 8;
+
 /// Where a moment lies in the epochs of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spot {
@@ -49,10 +52,10 @@ pub enum Rest {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// How many slots before the same one of the epoch before still count: one for
-    /// labels that are late, and one for permits that are spent later than charged.
     Sliding {
-        lag: u64,
+        /// By how much one label may lag behind another's, and its permits be spent later:
+        /// what is so much older than a window still counts.
+        reach_ms: u64,
     },
     Fixed,
     Log,
@@ -68,6 +71,8 @@ enum Kind {
 pub struct Window {
     length_ms: u64,
     bucket_ms: u64,
+    /// A bucket has several where the window has not many: what counts leaves one by one.
+    slot_ms: u64,
     timeout_ms: u64,
     slot_bits: u32,
     kind: Kind,
@@ -77,9 +82,16 @@ impl Window {
     /// `requests` is the limit's size at the moment. It never changes a key's layout.
     pub fn new(limit: &Limit, requests: u32, timeout_ms: u64) -> Self {
         let length_ms = limit.window_ms.max(1);
+        let bucket_ms = match limit.lease {
+            true => bounds::leased_bucket_ms(length_ms, timeout_ms),
+            false => bounds::bucket_ms(length_ms, timeout_ms),
+        };
         let kind = match limit.algorithm {
             Algorithm::SlidingWindow => Kind::Sliding {
-                lag: 1 + u64::from(limit.lease),
+                reach_ms: match limit.lease {
+                    true => bucket_ms + bucket_ms.saturating_sub(timeout_ms) / 2 + RESIDUAL_MS / 2,
+                    false => bucket_ms,
+                },
             },
             Algorithm::FixedWindow => Kind::Fixed,
             Algorithm::SlidingLog => Kind::Log,
@@ -92,10 +104,9 @@ impl Window {
         };
         Self {
             length_ms,
-            bucket_ms: match limit.lease {
-                true => bounds::leased_bucket_ms(length_ms, timeout_ms),
-                false => bounds::bucket_ms(length_ms, timeout_ms),
-            },
+            bucket_ms,
+            slot_ms: (length_ms.div_ceil(bounds::MAX_BUCKETS))
+                .max(bucket_ms.div_ceil(SLOTS_OF_BUCKET)),
             timeout_ms,
             slot_bits: if limit.requests > NARROW_LIMIT {
                 32
@@ -154,7 +165,7 @@ impl Window {
     /// At most `bounds::MAX_BUCKETS`, at least one.
     pub fn slots(&self) -> u64 {
         match self.kind {
-            Kind::Sliding { .. } => self.length_ms.div_ceil(self.bucket_ms),
+            Kind::Sliding { .. } => self.length_ms.div_ceil(self.slot_ms),
             _ => 1,
         }
     }
@@ -169,7 +180,7 @@ impl Window {
             at_ms,
             epoch: at_ms / self.length_ms,
             slot: match self.kind {
-                Kind::Sliding { .. } => at_ms % self.length_ms / self.bucket_ms,
+                Kind::Sliding { .. } => at_ms % self.length_ms / self.slot_ms,
                 _ => 0,
             },
         }
@@ -231,25 +242,29 @@ impl Window {
         self.position(now_ms) >= self.bucket_ms + self.timeout_ms
     }
 
-    fn lag(&self) -> u64 {
+    /// The first slot of the previous epoch that still counts.
+    pub fn counted_from(&self, spot: Spot) -> u64 {
         match self.kind {
-            Kind::Sliding { lag } => lag,
+            Kind::Sliding { reach_ms } => {
+                self.position(spot.at_ms).saturating_sub(reach_ms) / self.slot_ms
+            }
             _ => 0,
         }
     }
 
-    /// The first slot of the previous epoch that still counts.
-    pub fn counted_from(&self, spot: Spot) -> u64 {
-        spot.slot.saturating_sub(self.lag())
+    /// How long after the end of its epoch a slot stops counting.
+    fn late_ms(&self, slot: u64) -> u64 {
+        match self.kind {
+            Kind::Sliding { reach_ms } => {
+                ((slot + 1) * self.slot_ms + reach_ms).min(self.length_ms)
+            }
+            _ => 0,
+        }
     }
 
     /// When slot `slot` of `epoch` stops counting.
     pub fn frees_at(&self, epoch: u64, slot: u64) -> u64 {
-        let late_ms = match self.kind {
-            Kind::Sliding { lag } => ((slot + 1 + lag) * self.bucket_ms).min(self.length_ms),
-            _ => 0,
-        };
-        (epoch + 1) * self.length_ms + late_ms
+        (epoch + 1) * self.length_ms + self.late_ms(slot)
     }
 
     /// A log counts what is later than this: labels are off by at most the error, at
@@ -307,9 +322,9 @@ impl Window {
             let end_ms = (self.length_ms + position).saturating_sub(settled_ms);
             return previous
                 .from(from)
-                .saturating_sub(previous.from((end_ms / self.bucket_ms).max(from)));
+                .saturating_sub(previous.from((end_ms / self.slot_ms).max(from)));
         };
-        let young = current.from(current_ms / self.bucket_ms);
+        let young = current.from(current_ms / self.slot_ms);
         previous.from(from) + current.from(0).saturating_sub(young)
     }
 
@@ -347,23 +362,27 @@ impl Window {
     }
 
     fn window_fits_at(&self, spot: Spot, known: &Known, fits: &dyn Fn(u64) -> bool) -> (u64, bool) {
-        let lag = self.lag();
         let start_ms = spot.epoch * self.length_ms;
-        for slot in spot.slot + 1..self.slots() {
-            if fits(known.total + known.previous.from(slot.saturating_sub(lag))) {
-                return (start_ms + slot * self.bucket_ms, true);
+        let next_ms = start_ms + self.length_ms;
+        for slot in self.counted_from(spot)..self.slots() {
+            let frees_ms = start_ms + self.late_ms(slot);
+            if frees_ms < next_ms && fits(known.total + known.previous.from(slot + 1)) {
+                return (frees_ms, true);
             }
         }
         let Some(Rest::Slots(current)) = &known.rest else {
-            return (self.frees_at(spot.epoch, spot.slot + 1), false);
+            // Labels of others may be ahead of this one by a bucket.
+            let newest = (self.position(spot.at_ms) + self.bucket_ms) / self.slot_ms;
+            return (self.frees_at(spot.epoch, newest), false);
         };
-        let next_ms = start_ms + self.length_ms;
-        for slot in 0..self.slots() {
-            if fits(current.from(slot.saturating_sub(lag))) {
-                return (next_ms + slot * self.bucket_ms, true);
-            }
+        if fits(current.from(0)) {
+            return (next_ms, true);
         }
-        (next_ms + self.length_ms, true)
+        let last = (0..self.slots()).find(|slot| fits(current.from(*slot + 1)));
+        (
+            next_ms + last.map_or(self.length_ms, |slot| self.late_ms(slot)),
+            true,
+        )
     }
 
     /// The next moment when anything that counts at `spot` may stop counting: exact
