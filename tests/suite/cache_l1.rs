@@ -45,7 +45,7 @@ fn seen(found: Found) -> Seen {
 
 fn learn(l1: &mut L1, n: u64, bytes: usize, now_ms: u64) {
     let left = l1.moment(now_ms);
-    l1.learn(&lookup(n), &seen(Found::Fresh(entry(bytes))), left);
+    l1.learn(&lookup(n), &mut seen(Found::Fresh(entry(bytes))), left);
 }
 
 /// Whatever is kept and whatever replaces it, the sum is that of what can be served, and
@@ -64,7 +64,7 @@ fn the_bytes_are_bounded_and_counted_right() {
                 0 => {
                     let left = l1.moment(NOW_MS);
                     let other = rng.pick(&[Found::Missing, Found::Foreign(entry(5))]);
-                    l1.learn(&lookup(n), &seen(other), left);
+                    l1.learn(&lookup(n), &mut seen(other), left);
                 }
                 1 | 2 => drop(l1.trusted(&lookup(n), 1_000, NOW_MS)),
                 _ => {
@@ -130,7 +130,7 @@ fn an_entry_is_trusted_for_its_time_after_its_trip_left() {
     over.fresh_until_ms = NOW_MS + 500;
     over.status = 404;
     let left = l1.moment(NOW_MS);
-    l1.learn(&lookup(2), &seen(Found::Fresh(over)), left);
+    l1.learn(&lookup(2), &mut seen(Found::Fresh(over)), left);
     assert!(l1.is_trusted(&lookup(2), 1_000, NOW_MS + 499));
     assert!(!l1.is_trusted(&lookup(2), 1_000, NOW_MS + 500));
 }
@@ -145,12 +145,12 @@ fn nothing_else_than_fresh_entries_of_our_own_is_kept() {
     ] {
         let mut l1 = L1::default();
         let left = l1.moment(NOW_MS);
-        l1.learn(&lookup(1), &seen(found.clone()), left);
+        l1.learn(&lookup(1), &mut seen(found.clone()), left);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_none(), "{found:?}");
         learn(&mut l1, 1, 10, NOW_MS);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_some());
         let left = l1.moment(NOW_MS);
-        l1.learn(&lookup(1), &seen(found.clone()), left);
+        l1.learn(&lookup(1), &mut seen(found.clone()), left);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_none(), "{found:?}");
         assert_eq!(l1.bytes(), 0, "{found:?}");
     }
@@ -163,11 +163,11 @@ fn long_bodies_are_validated_and_short_ones_read() {
     learn(&mut l1, 1, LONG_BYTES - 1, NOW_MS);
     learn(&mut l1, 2, LONG_BYTES, NOW_MS);
     let left = l1.moment(NOW_MS);
-    let unknown = Seen {
+    let mut unknown = Seen {
         expiry: None,
         ..seen(Found::Fresh(entry(LONG_BYTES)))
     };
-    l1.learn(&lookup(3), &unknown, left);
+    l1.learn(&lookup(3), &mut unknown, left);
     let asks = [0, 1, 2, 3].map(|n| l1.ask(&lookup(n), NOW_MS + 1));
     let expected = [Ask::Whole, Ask::Whole, Ask::Changes, Ask::WholeAndExpiry];
     assert_eq!(asks, expected);
@@ -233,8 +233,8 @@ fn a_purge_hides_what_it_covers() {
         let resort = [1, 2].map(|n| l1.last_resort(&lookup(n), NOW_MS).is_some());
         assert_eq!(resort, expected, "{purged:?}");
         for n in [1, 2] {
-            let old = seen(Found::Fresh(entry(11)));
-            l1.learn(&lookup(n), &old, under_way);
+            let mut old = seen(Found::Fresh(entry(11)));
+            l1.learn(&lookup(n), &mut old, under_way);
         }
         assert_eq!(trusted(&l1), expected, "a reading under way: {purged:?}");
         learn(&mut l1, 1, 12, NOW_MS);
@@ -268,11 +268,11 @@ fn what_a_forgotten_purge_may_cover_is_hidden() {
 fn a_late_answer_does_not_undo_a_later_one() {
     let mut l1 = L1::default();
     let (first, second): (Moment, Moment) = (l1.moment(NOW_MS), l1.moment(NOW_MS + 5));
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(20))), second);
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), first);
+    l1.learn(&lookup(1), &mut seen(Found::Fresh(entry(20))), second);
+    l1.learn(&lookup(1), &mut seen(Found::Fresh(entry(10))), first);
     let kept = l1.last_resort(&lookup(1), NOW_MS + 5).unwrap();
     assert_eq!(kept.body.len(), 20);
-    l1.learn(&lookup(1), &seen(Found::Missing), first);
+    l1.learn(&lookup(1), &mut seen(Found::Missing), first);
     assert!(l1.is_trusted(&lookup(1), 1_000, NOW_MS + 1_004));
 }
 
@@ -289,7 +289,7 @@ fn the_last_resort_lasts_a_minute() {
         "stale"
     );
     let left = l1.moment(NOW_MS + 890_000);
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), left);
+    l1.learn(&lookup(1), &mut seen(Found::Fresh(entry(10))), left);
     assert!(l1.last_resort(&lookup(1), NOW_MS + 900_000).is_none());
 }
 
