@@ -1,5 +1,6 @@
 //! What an isolate keeps of entries: within its bytes, and never what a purge covers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use edgeweir::cache::l1::{LONG_BYTES, Moment};
@@ -106,6 +107,39 @@ fn what_is_too_large_is_not_kept() {
     learn(&mut l1, 1, 10_000, NOW_MS);
     assert!(!l1.is_trusted(&lookup(1), 1_000, NOW_MS));
     assert_eq!(l1.bytes(), 0);
+}
+
+/// A reading that brings what is kept is answered with the kept body, and so with all that
+/// was made of it; one that brings another body or another life is not.
+#[test]
+fn a_body_that_is_the_same_is_the_one_that_is_kept() {
+    let mut l1 = L1::default();
+    learn(&mut l1, 1, 500, NOW_MS);
+    let made = Cell::new(0);
+    let mut makes = |entry: Entry| {
+        let mut seen = seen(Found::Fresh(entry));
+        let left = l1.moment(NOW_MS);
+        l1.learn(&lookup(1), &mut seen, left);
+        let Found::Fresh(entry) = seen.found else {
+            panic!("it is fresh");
+        };
+        entry.body.twin(&|bytes: &[u8]| {
+            made.set(made.get() + 1);
+            bytes.len()
+        });
+        made.get()
+    };
+    assert_eq!(makes(entry(500)), 1);
+    assert_eq!(makes(entry(500)), 1);
+    let other = |stored_ms| Entry {
+        body: vec![b'2'; 500].into(),
+        stored_ms,
+        ..entry(500)
+    };
+    assert_eq!(makes(other(NOW_MS)), 2);
+    assert_eq!(makes(other(NOW_MS)), 2);
+    assert_eq!(makes(other(NOW_MS + 1)), 3);
+    assert_eq!(makes(entry(500)), 4);
 }
 
 /// Trusted for `l1` after the trip left, to the millisecond; not before it left, not when

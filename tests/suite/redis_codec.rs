@@ -286,7 +286,7 @@ proptest! {
 
     #[test]
     fn base64_is_read_as_the_base64_crate_reads_it(
-        bytes in prop::collection::vec(any::<u8>(), 0..50),
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
         at in any::<prop::sample::Index>(),
         other in prop_oneof![any::<u8>(), Just(b'='), Just(b'-'), Just(b'A')],
         missing in 0..3_usize,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::redis_codec::{any_reply, write_all};
 
 /// As it would be if nothing were shared.
-fn apart(reply: Reply) -> Reply {
+pub fn apart(reply: Reply) -> Reply {
     match reply {
         Reply::Shared(bytes) => Reply::Bytes(bytes.to_vec()),
         Reply::List(items) => Reply::List(items.into_iter().map(apart).collect()),
