@@ -10,7 +10,7 @@ import { run, SetupError } from "./setup/exec.mjs";
 /** What the compiler and wasm-bindgen use. */
 const FEATURES = [
   "mutable-globals", "sign-ext", "nontrapping-float-to-int", "bulk-memory", "multivalue", "reference-types",
-  "exception-handling",
+  "exception-handling", "simd",
 ].map((feature) => `--enable-${feature}`);
 
 /** Sound because below address 1024 there is only the far end of the stack, which grows down to 0 from a megabyte above. */

@@ -68,6 +68,15 @@ impl Headers {
     }
 }
 
+impl From<Vec<(String, String)>> for Headers {
+    fn from(mut fields: Vec<(String, String)>) -> Self {
+        for (name, _) in &mut fields {
+            name.make_ascii_lowercase();
+        }
+        Self(fields)
+    }
+}
+
 impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
         let mut headers = Self::new();
@@ -98,10 +107,16 @@ pub struct Bytes(Rc<Shared>);
 
 struct Shared {
     bytes: Box<[u8]>,
+    hash: OnceCell<String>,
     twin: OnceCell<Box<dyn Any>>,
 }
 
 impl Bytes {
+    /// The hash that `make` makes of them, made once for all who share them.
+    pub fn hash(&self, make: &dyn Fn(&[u8]) -> String) -> &str {
+        self.0.hash.get_or_init(|| make(&self.0.bytes))
+    }
+
     /// What the platform sends for these bytes, made once for all who share them and kept as
     /// long as they are; `None` when nobody shares them.
     pub fn twin<T: Any>(&self, make: &dyn Fn(&[u8]) -> T) -> Option<&T> {
@@ -125,6 +140,7 @@ impl From<Vec<u8>> for Bytes {
     fn from(bytes: Vec<u8>) -> Self {
         Self(Rc::new(Shared {
             bytes: bytes.into(),
+            hash: OnceCell::new(),
             twin: OnceCell::new(),
         }))
     }
@@ -138,7 +154,7 @@ impl From<&[u8]> for Bytes {
 
 impl PartialEq for Bytes {
     fn eq(&self, other: &Self) -> bool {
-        **self == **other
+        Rc::ptr_eq(&self.0, &other.0) || **self == **other
     }
 }
 

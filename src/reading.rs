@@ -86,7 +86,7 @@ impl Reading {
                 Ask::Changes => l1.validated(lookup, seen, self.left, now_ms),
                 _ => {
                     if l1_ms(visit, wanted) > 0 {
-                        l1.learn(lookup, &seen, self.left);
+                        l1.learn(lookup, &mut seen, self.left);
                     }
                     Some(seen)
                 }

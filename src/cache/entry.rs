@@ -212,7 +212,7 @@ impl Meta {
     pub fn into_entry(self, body: Bytes) -> Entry {
         Entry {
             status: self.status,
-            headers: self.headers.into_iter().collect(),
+            headers: self.headers.into(),
             body,
             stored_ms: self.stored,
             fresh_until_ms: self.fresh_until,

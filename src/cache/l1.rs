@@ -22,7 +22,7 @@
 //! `last_resort`. The map is SIEVE (`crate::recent`), bounded by bytes. Nothing here
 //! sends anything or reads a clock, and it holds owned bytes only.
 
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Entry, hash};
 use crate::cache::lookup::{Ask, Found, Lookup, Seen};
 use crate::cache::purge::Purge;
 use crate::recent::Recent;
@@ -208,7 +208,7 @@ impl L1 {
         let is_current = kept.entry.is_fresh(now_ms)
             && seen.expiry.is_some()
             && kept.expiry == seen.expiry
-            && kept.is_of(&seen);
+            && kept.is_of(&seen.generations, &seen.origin_tags);
         if !is_current {
             return None;
         }
@@ -220,17 +220,18 @@ impl L1 {
         })
     }
 
-    /// Learns from a whole reading.
-    pub fn learn(&mut self, lookup: &Lookup, seen: &Seen, left: Moment) {
-        let fresh = match &seen.found {
-            Found::Fresh(entry) => Some(entry),
-            _ => None,
-        };
+    /// Learns from a whole reading, whose body becomes the one that is kept if they are the same:
+    /// so all that was made of that one is there.
+    pub fn learn(&mut self, lookup: &Lookup, seen: &mut Seen, left: Moment) {
         if let Some(kept) = self.kept.get_mut(&lookup.key) {
-            match (kept.as_deref_mut(), fresh) {
+            match (kept.as_deref_mut(), &mut seen.found) {
                 // An older answer that comes late.
                 (Some(known), _) if known.read.trip > left.trip => return,
-                (Some(known), Some(entry)) if known.entry == *entry && known.is_of(seen) => {
+                (Some(known), Found::Fresh(entry))
+                    if is_same(&known.entry, entry)
+                        && known.is_of(&seen.generations, &seen.origin_tags) =>
+                {
+                    entry.body = known.entry.body.clone();
                     known.expiry = seen.expiry.or(known.expiry);
                     known.read = left;
                     known.check(left);
@@ -239,7 +240,7 @@ impl L1 {
                 _ => self.bytes -= kept.take().map_or(0, |known| known.bytes),
             }
         }
-        if let Some(entry) = fresh {
+        if let Found::Fresh(entry) = &seen.found {
             self.keep(lookup, entry, seen, left);
         }
     }
@@ -300,9 +301,9 @@ impl L1 {
 impl Kept {
     /// Whether every generation is there and the one that it was kept with. One text may be
     /// the generation of several tags, so the tags have to be the same.
-    fn is_of(&self, seen: &Seen) -> bool {
-        let now = seen.generations.iter().map(Option::as_ref);
-        self.origin_tags == seen.origin_tags && self.generations.iter().map(Some).eq(now)
+    fn is_of(&self, generations: &[Option<String>], origin_tags: &[String]) -> bool {
+        let now = generations.iter().map(Option::as_ref);
+        self.origin_tags == origin_tags && self.generations.iter().map(Some).eq(now)
     }
 
     /// Answers may come in another order than their trips left in.
@@ -311,6 +312,17 @@ impl Kept {
             self.checked = left;
         }
     }
+}
+
+/// Bodies are compared by the hashes that tie them to their records: both are known.
+fn is_same(one: &Entry, other: &Entry) -> bool {
+    let rest = |entry: &Entry| {
+        let until_ms = (entry.fresh_until_ms, entry.stale_until_ms);
+        (entry.status, entry.stored_ms, until_ms, entry.took_ms)
+    };
+    rest(one) == rest(other)
+        && one.headers == other.headers
+        && one.body.hash(&hash) == other.body.hash(&hash)
 }
 
 /// What an entry takes.

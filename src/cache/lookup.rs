@@ -181,11 +181,11 @@ impl Lookups {
                     };
                     let generations: Vec<_> =
                         lookup.generation_keys().iter().map(generation).collect();
-                    let body = value(&lookup.key).and_then(Reply::as_bytes);
+                    let body = value(&lookup.key).and_then(Reply::to_bytes);
                     let judged = match lookup.key.starts_with(HTTP_KEYS) {
                         true => record(body, lookup, &generations),
                         false => {
-                            let meta = value(&lookup.meta_key()).and_then(Reply::as_bytes);
+                            let meta = value(&lookup.meta_key()).and_then(meta);
                             judge(body, meta, lookup, &generations, now_ms)
                         }
                     };
@@ -273,15 +273,27 @@ impl Judged {
     }
 }
 
+/// A record that says what is ever stored, read once as long as it is known.
+fn meta(reply: &Reply) -> Option<Meta> {
+    let read = |record: &[u8]| Meta::read(record).filter(Meta::is_possible);
+    let known = match reply {
+        Reply::Shared(record) => record.twin(&read),
+        _ => None,
+    };
+    match known {
+        Some(known) => known.clone(),
+        None => read(reply.as_bytes()?),
+    }
+}
+
 fn judge(
-    body: Option<&[u8]>,
-    meta: Option<&[u8]>,
+    body: Option<Bytes>,
+    meta: Option<Meta>,
     lookup: &Lookup,
     generations: &[Option<String>],
     now_ms: u64,
 ) -> Judged {
-    let meta = meta.and_then(Meta::read).filter(Meta::is_possible);
-    if let Some(packed) = body.and_then(|value| Packed::of(value, meta.as_ref())) {
+    if let Some(packed) = (body.as_ref()).and_then(|value| Packed::of(value, meta.as_ref())) {
         return Judged::new(Found::Packed(Box::new(packed)));
     }
     let (meta, body) = match (body, meta) {
@@ -290,8 +302,10 @@ fn judge(
             (meta, Bytes::from(body.into_bytes()))
         }
         (None, _) => return Judged::new(Found::Missing),
-        (Some(body), Some(meta)) if meta.origin == Origin::Edge && meta.hash == hash(body) => {
-            (meta, Bytes::from(body))
+        (Some(body), Some(meta))
+            if meta.origin == Origin::Edge && meta.hash == body.hash(&hash) =>
+        {
+            (meta, body)
         }
         (Some(body), _) => return Judged::new(foreign(body, now_ms)),
     };
@@ -323,15 +337,15 @@ pub(super) fn timely(
 }
 
 /// The same in `http` mode, whose flow judges the record by itself.
-fn record(body: Option<&[u8]>, lookup: &Lookup, generations: &[Option<String>]) -> Judged {
+fn record(body: Option<Bytes>, lookup: &Lookup, generations: &[Option<String>]) -> Judged {
     let Some(body) = body else {
         return Judged::new(Found::Missing);
     };
-    let Some((tags, stored)) = Record::names(body) else {
+    let Some((tags, stored)) = Record::names(&body) else {
         return Judged::new(Found::Missing);
     };
     match standing(lookup, &tags, &stored, generations) {
-        Standing::Current | Standing::Soft => Judged::new(Found::Record(body.into())),
+        Standing::Current | Standing::Soft => Judged::new(Found::Record(body)),
         standing => Judged {
             found: Found::Missing,
             tags,
@@ -359,17 +373,17 @@ fn timed(entry: Entry, may_be_fresh: bool, now_ms: u64) -> Found {
 }
 
 /// Only JSON is served from another service: anything else is not a listing.
-fn foreign(body: &[u8], now_ms: u64) -> Found {
-    if !is_json(body) {
+fn foreign(body: Bytes, now_ms: u64) -> Found {
+    if !is_json(&body) {
         return Found::Missing;
     }
     let mut headers = Headers::new();
     headers.append("content-type", "application/json");
-    headers.append("etag", etag(body));
+    headers.append("etag", etag(&body));
     Found::Foreign(Entry {
         status: 200,
         headers,
-        body: Bytes::from(body),
+        body,
         stored_ms: now_ms,
         fresh_until_ms: now_ms,
         stale_until_ms: now_ms,

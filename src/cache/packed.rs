@@ -31,11 +31,11 @@ pub struct Packed {
 
 impl Packed {
     /// `None`: it is another kind of value.
-    pub fn of(value: &[u8], beside: Option<&Meta>) -> Option<Self> {
+    pub fn of(value: &Bytes, beside: Option<&Meta>) -> Option<Self> {
         let mut kinds = [TEXT, CODED, SEALED].into_iter();
         let is_packed = kinds.any(|kind| value.starts_with(kind.as_bytes()));
         is_packed.then(|| Self {
-            value: value.into(),
+            value: value.clone(),
             beside: beside.cloned(),
         })
     }
@@ -47,8 +47,13 @@ impl Packed {
 
     /// What an entry is that is not encrypted.
     pub fn judge(&self, lookup: &Lookup, generations: &[Option<String>], now_ms: u64) -> Judged {
+        // Unpacked once as long as the value is known.
+        let unpacked = match self.value.twin(&unpack) {
+            Some(known) => known.clone(),
+            None => unpack(&self.value),
+        };
         let beside = self.beside.as_ref();
-        judge(&self.value, beside, lookup, generations, now_ms)
+        judge(unpacked, beside, lookup, generations, now_ms)
     }
 }
 
@@ -59,17 +64,17 @@ pub fn judge_opened(
     generations: &[Option<String>],
     now_ms: u64,
 ) -> Judged {
-    judge(plain, None, lookup, generations, now_ms)
+    judge(unpack(plain), None, lookup, generations, now_ms)
 }
 
 fn judge(
-    value: &[u8],
+    unpacked: Option<(Meta, Bytes)>,
     beside: Option<&Meta>,
     lookup: &Lookup,
     generations: &[Option<String>],
     now_ms: u64,
 ) -> Judged {
-    let Some((meta, body)) = unpack(value) else {
+    let Some((meta, body)) = unpacked else {
         return Judged::new(Found::Missing);
     };
     let meta = lived_on(meta, beside);
@@ -112,7 +117,7 @@ fn unpack(value: &[u8]) -> Option<(Meta, Bytes)> {
         true => base64::decode(body)?.into(),
         false => body.into(),
     };
-    (meta.hash == hash(&body)).then_some((meta, body))
+    (meta.hash == body.hash(&hash)).then_some((meta, body))
 }
 
 /// Record and body, as a cipher takes them.

@@ -8,7 +8,8 @@
 
 use serde_json::error::Category;
 
-use super::{Batch, Reply, Word};
+use super::known::Known;
+use super::{Batch, Command, Reply, Word, plain};
 use crate::base64;
 use crate::json::{Value, write_text};
 
@@ -92,10 +93,24 @@ pub fn encode(batch: &Batch) -> Option<String> {
         .filter(|body| body.len() <= MAX_REQUEST_BYTES)
 }
 
-/// Reads the answer to `commands` commands.
+/// Reads the answer to these commands, of which long values may be known.
+pub fn decode_known(
+    body: &[u8],
+    commands: &[Command],
+    known: &mut Known,
+) -> Result<Decoded, DecodeError> {
+    if !is_bounded(body) {
+        return Err(DecodeError::Shape);
+    }
+    match plain::read(body, commands, known) {
+        Some(replies) => Ok(Decoded::Replies(replies)),
+        None => decode(body, commands.len()),
+    }
+}
+
+/// Reads the answer to `commands` commands, however it is written.
 pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
-    // Each value takes a byte at least, so that the answer of most trips need not be looked through.
-    if body.len() > MAX_VALUES && most_values(body) > MAX_VALUES {
+    if !is_bounded(body) {
         return Err(DecodeError::Shape);
     }
     let answer = Value::read(body).map_err(|error| match error {
@@ -112,6 +127,11 @@ pub fn decode(body: &[u8], commands: usize) -> Result<Decoded, DecodeError> {
         answer => only_error(answer).map(Decoded::Refused),
     };
     decoded.ok_or(DecodeError::Shape)
+}
+
+/// Each value takes a byte at least, so that the answer of most trips need not be looked through.
+fn is_bounded(body: &[u8]) -> bool {
+    body.len() <= MAX_VALUES || most_values(body) <= MAX_VALUES
 }
 
 /// Each item of a list and each member of a table comes after one of these.

@@ -5,8 +5,9 @@
 //! No detail quotes an answer: an error may quote a key.
 
 use super::codec::{self, Decoded};
+use super::known::Known;
 use super::rest::Answer;
-use super::{RedisError, RedisErrorKind, Reply};
+use super::{Command, RedisError, RedisErrorKind, Reply};
 
 /// A failed trip and what it says about Redis.
 pub(super) struct Failure {
@@ -44,9 +45,13 @@ impl Failure {
 }
 
 /// What an answer that came in time says.
-pub(super) fn judge(answer: &Answer, commands: usize) -> Result<Vec<Reply>, Failure> {
+pub(super) fn judge(
+    answer: &Answer,
+    commands: &[Command],
+    known: &mut Known,
+) -> Result<Vec<Reply>, Failure> {
     match answer.status {
-        200 => match codec::decode(&answer.body, commands) {
+        200 => match codec::decode_known(&answer.body, commands, known) {
             Ok(Decoded::Replies(replies)) => match refused_as_a_whole(&replies) {
                 Some(kind) => Err(Failure::refused(kind, "every command was refused")),
                 None => Ok(replies),
@@ -57,7 +62,7 @@ pub(super) fn judge(answer: &Answer, commands: usize) -> Result<Vec<Reply>, Fail
             }),
             Err(error) => Err(Failure::outage(RedisErrorKind::Malformed, error.as_str())),
         },
-        400 => Err(match codec::decode(&answer.body, commands) {
+        400 => Err(match codec::decode(&answer.body, commands.len()) {
             Ok(Decoded::Refused(text)) => Failure::refused(
                 classify(&text).unwrap_or(RedisErrorKind::Rejected),
                 "the batch was refused with status 400",

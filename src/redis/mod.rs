@@ -9,6 +9,8 @@ mod command;
 pub mod deadline;
 mod error;
 mod fault;
+pub mod known;
+mod plain;
 mod reply;
 mod rest;
 mod shards;

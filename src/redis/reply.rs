@@ -1,5 +1,7 @@
 //! What Redis answered to one command.
 
+use crate::http::Bytes;
+
 /// One reply. Strings are bytes: a stored body need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -7,6 +9,8 @@ pub enum Reply {
     Int(i64),
     /// A bulk or simple string; `OK` arrives as these two bytes.
     Bytes(Vec<u8>),
+    /// The same of a long value, which the next answers may share.
+    Shared(Bytes),
     List(Vec<Reply>),
     /// This command failed, the others of its batch may not have.
     Error(String),
@@ -23,7 +27,16 @@ impl Reply {
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match self {
             Reply::Bytes(bytes) => Some(bytes),
+            Reply::Shared(bytes) => Some(bytes),
             _ => None,
+        }
+    }
+
+    /// The same to keep: copied unless it is shared.
+    pub fn to_bytes(&self) -> Option<Bytes> {
+        match self {
+            Reply::Shared(bytes) => Some(bytes.clone()),
+            reply => reply.as_bytes().map(Bytes::from),
         }
     }
 

@@ -16,6 +16,7 @@ use super::breaker::{Breaker, PROBE_LEASE_MS};
 use super::codec::{self, MAX_ANSWER_BYTES};
 use super::deadline::{awake, is_over};
 use super::fault::{Failure, judge};
+use super::known::Known;
 use super::{Batch, Command, RedisError, RedisErrorKind, Reply};
 use crate::ports::{Clock, Store};
 
@@ -104,6 +105,8 @@ pub struct Client {
     more: Vec<Link>,
     /// `None` when cache entries are in the first one too.
     cache: Option<Link>,
+    /// Of all of them.
+    known: RefCell<Known>,
 }
 
 impl Client {
@@ -118,6 +121,7 @@ impl Client {
             first: Link::new(first, seed),
             more: (1..).zip(more).map(of).collect(),
             cache,
+            known: RefCell::default(),
         }
     }
 
@@ -156,7 +160,7 @@ impl Client {
                 "not asked, because it failed lately",
             ));
         }
-        let outcome = link.trip(transport, batch, timeout_ms).await;
+        let outcome = link.trip(transport, batch, timeout_ms, &self.known).await;
         let mut breaker = link.breaker.get();
         match &outcome {
             Err(failure) if failure.is_outage => breaker.failed(transport.now_ms()),
@@ -188,7 +192,12 @@ impl Client {
         let link = self.link(store);
         let ping = Batch::pipeline(vec![Command::new("PING")]);
         let outcome = link
-            .trip(transport, &ping, timeout_ms.min(PROBE_LEASE_MS))
+            .trip(
+                transport,
+                &ping,
+                timeout_ms.min(PROBE_LEASE_MS),
+                &self.known,
+            )
             .await;
         let outcome = match outcome {
             Ok(replies) if !replies.iter().any(Reply::is_error) => Ok(()),
@@ -245,6 +254,7 @@ impl Link {
         transport: &T,
         batch: &Batch,
         timeout_ms: u64,
+        known: &RefCell<Known>,
     ) -> Result<Vec<Reply>, Failure> {
         let post = self.post(batch).ok_or_else(Failure::not_sent)?;
         let started_ms = transport.now_ms();
@@ -266,7 +276,7 @@ impl Link {
             answer => answer,
         }
         .map_err(|error| self.transport_failure(error, batch, timeout_ms))
-        .and_then(|answer| judge(&answer, batch.commands.len()))
+        .and_then(|answer| judge(&answer, &batch.commands, &mut known.borrow_mut()))
     }
 
     fn post(&self, batch: &Batch) -> Option<Post> {

@@ -420,10 +420,8 @@ impl<'a, P: Ports> Run<'a, P> {
                     Stop::Redis
                 })?),
             };
-            let found = all.zip(bits).filter_map(|(day, bits)| match bits {
-                Reply::Bytes(bits) => Some((day, bits)),
-                _ => None,
-            });
+            let found = all.zip(bits);
+            let found = found.filter_map(|(day, bits)| Some((day, bits.as_bytes()?.to_vec())));
             let found: Vec<(u64, Vec<u8>)> = found.collect();
             if self.state.last_sync_ms == 0 {
                 // Nothing is older than what there is before the first pass.

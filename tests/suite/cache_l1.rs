@@ -1,5 +1,6 @@
 //! What an isolate keeps of entries: within its bytes, and never what a purge covers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use edgeweir::cache::l1::{LONG_BYTES, Moment};
@@ -45,7 +46,7 @@ fn seen(found: Found) -> Seen {
 
 fn learn(l1: &mut L1, n: u64, bytes: usize, now_ms: u64) {
     let left = l1.moment(now_ms);
-    l1.learn(&lookup(n), &seen(Found::Fresh(entry(bytes))), left);
+    l1.learn(&lookup(n), &mut seen(Found::Fresh(entry(bytes))), left);
 }
 
 /// Whatever is kept and whatever replaces it, the sum is that of what can be served, and
@@ -64,7 +65,7 @@ fn the_bytes_are_bounded_and_counted_right() {
                 0 => {
                     let left = l1.moment(NOW_MS);
                     let other = rng.pick(&[Found::Missing, Found::Foreign(entry(5))]);
-                    l1.learn(&lookup(n), &seen(other), left);
+                    l1.learn(&lookup(n), &mut seen(other), left);
                 }
                 1 | 2 => drop(l1.trusted(&lookup(n), 1_000, NOW_MS)),
                 _ => {
@@ -108,6 +109,39 @@ fn what_is_too_large_is_not_kept() {
     assert_eq!(l1.bytes(), 0);
 }
 
+/// A reading that brings what is kept is answered with the kept body, and so with all that
+/// was made of it; one that brings another body or another life is not.
+#[test]
+fn a_body_that_is_the_same_is_the_one_that_is_kept() {
+    let mut l1 = L1::default();
+    learn(&mut l1, 1, 500, NOW_MS);
+    let made = Cell::new(0);
+    let mut makes = |entry: Entry| {
+        let mut seen = seen(Found::Fresh(entry));
+        let left = l1.moment(NOW_MS);
+        l1.learn(&lookup(1), &mut seen, left);
+        let Found::Fresh(entry) = seen.found else {
+            panic!("it is fresh");
+        };
+        entry.body.twin(&|bytes: &[u8]| {
+            made.set(made.get() + 1);
+            bytes.len()
+        });
+        made.get()
+    };
+    assert_eq!(makes(entry(500)), 1);
+    assert_eq!(makes(entry(500)), 1);
+    let other = |stored_ms| Entry {
+        body: vec![b'2'; 500].into(),
+        stored_ms,
+        ..entry(500)
+    };
+    assert_eq!(makes(other(NOW_MS)), 2);
+    assert_eq!(makes(other(NOW_MS)), 2);
+    assert_eq!(makes(other(NOW_MS + 1)), 3);
+    assert_eq!(makes(entry(500)), 4);
+}
+
 /// Trusted for `l1` after the trip left, to the millisecond; not before it left, not when
 /// it is over, and of negative entries too.
 #[test]
@@ -130,7 +164,7 @@ fn an_entry_is_trusted_for_its_time_after_its_trip_left() {
     over.fresh_until_ms = NOW_MS + 500;
     over.status = 404;
     let left = l1.moment(NOW_MS);
-    l1.learn(&lookup(2), &seen(Found::Fresh(over)), left);
+    l1.learn(&lookup(2), &mut seen(Found::Fresh(over)), left);
     assert!(l1.is_trusted(&lookup(2), 1_000, NOW_MS + 499));
     assert!(!l1.is_trusted(&lookup(2), 1_000, NOW_MS + 500));
 }
@@ -145,12 +179,12 @@ fn nothing_else_than_fresh_entries_of_our_own_is_kept() {
     ] {
         let mut l1 = L1::default();
         let left = l1.moment(NOW_MS);
-        l1.learn(&lookup(1), &seen(found.clone()), left);
+        l1.learn(&lookup(1), &mut seen(found.clone()), left);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_none(), "{found:?}");
         learn(&mut l1, 1, 10, NOW_MS);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_some());
         let left = l1.moment(NOW_MS);
-        l1.learn(&lookup(1), &seen(found.clone()), left);
+        l1.learn(&lookup(1), &mut seen(found.clone()), left);
         assert!(l1.last_resort(&lookup(1), NOW_MS).is_none(), "{found:?}");
         assert_eq!(l1.bytes(), 0, "{found:?}");
     }
@@ -163,11 +197,11 @@ fn long_bodies_are_validated_and_short_ones_read() {
     learn(&mut l1, 1, LONG_BYTES - 1, NOW_MS);
     learn(&mut l1, 2, LONG_BYTES, NOW_MS);
     let left = l1.moment(NOW_MS);
-    let unknown = Seen {
+    let mut unknown = Seen {
         expiry: None,
         ..seen(Found::Fresh(entry(LONG_BYTES)))
     };
-    l1.learn(&lookup(3), &unknown, left);
+    l1.learn(&lookup(3), &mut unknown, left);
     let asks = [0, 1, 2, 3].map(|n| l1.ask(&lookup(n), NOW_MS + 1));
     let expected = [Ask::Whole, Ask::Whole, Ask::Changes, Ask::WholeAndExpiry];
     assert_eq!(asks, expected);
@@ -233,8 +267,8 @@ fn a_purge_hides_what_it_covers() {
         let resort = [1, 2].map(|n| l1.last_resort(&lookup(n), NOW_MS).is_some());
         assert_eq!(resort, expected, "{purged:?}");
         for n in [1, 2] {
-            let old = seen(Found::Fresh(entry(11)));
-            l1.learn(&lookup(n), &old, under_way);
+            let mut old = seen(Found::Fresh(entry(11)));
+            l1.learn(&lookup(n), &mut old, under_way);
         }
         assert_eq!(trusted(&l1), expected, "a reading under way: {purged:?}");
         learn(&mut l1, 1, 12, NOW_MS);
@@ -268,11 +302,11 @@ fn what_a_forgotten_purge_may_cover_is_hidden() {
 fn a_late_answer_does_not_undo_a_later_one() {
     let mut l1 = L1::default();
     let (first, second): (Moment, Moment) = (l1.moment(NOW_MS), l1.moment(NOW_MS + 5));
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(20))), second);
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), first);
+    l1.learn(&lookup(1), &mut seen(Found::Fresh(entry(20))), second);
+    l1.learn(&lookup(1), &mut seen(Found::Fresh(entry(10))), first);
     let kept = l1.last_resort(&lookup(1), NOW_MS + 5).unwrap();
     assert_eq!(kept.body.len(), 20);
-    l1.learn(&lookup(1), &seen(Found::Missing), first);
+    l1.learn(&lookup(1), &mut seen(Found::Missing), first);
     assert!(l1.is_trusted(&lookup(1), 1_000, NOW_MS + 1_004));
 }
 
@@ -289,7 +323,7 @@ fn the_last_resort_lasts_a_minute() {
         "stale"
     );
     let left = l1.moment(NOW_MS + 890_000);
-    l1.learn(&lookup(1), &seen(Found::Fresh(entry(10))), left);
+    l1.learn(&lookup(1), &mut seen(Found::Fresh(entry(10))), left);
     assert!(l1.last_resort(&lookup(1), NOW_MS + 900_000).is_none());
 }
 

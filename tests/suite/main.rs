@@ -66,6 +66,7 @@ mod recent;
 mod redis_breaker;
 mod redis_codec;
 mod redis_fake;
+mod redis_known;
 mod redis_outage;
 mod redis_rest;
 mod refused;

@@ -21,12 +21,13 @@ fn bytes(text: &str) -> Reply {
 }
 
 /// What Upstash writes for a reply, by the stupidest means.
-fn write(reply: &Reply) -> String {
+pub fn write(reply: &Reply) -> String {
     match reply {
         Reply::Nil => "null".to_owned(),
         Reply::Int(number) => number.to_string(),
         Reply::Bytes(bytes) if bytes == b"OK" => r#""OK""#.to_owned(),
         Reply::Bytes(bytes) => format!("\"{}\"", STANDARD.encode(bytes)),
+        Reply::Shared(bytes) => format!("\"{}\"", STANDARD.encode(&**bytes)),
         Reply::List(items) => {
             let items: Vec<String> = items.iter().map(write).collect();
             format!("[{}]", items.join(","))
@@ -42,7 +43,7 @@ fn write_item(reply: &Reply) -> String {
     }
 }
 
-fn write_all(replies: &[Reply]) -> String {
+pub fn write_all(replies: &[Reply]) -> String {
     let items: Vec<String> = replies.iter().map(write_item).collect();
     format!("[{}]", items.join(","))
 }
@@ -204,7 +205,7 @@ fn a_quoted_argument_does_not_make_a_long_error() {
     assert!(text.len() <= 256 && text.starts_with("ERR unknown command é"));
 }
 
-fn any_reply() -> impl Strategy<Value = Reply> {
+pub fn any_reply() -> impl Strategy<Value = Reply> {
     let leaf = prop_oneof![
         Just(Reply::Nil),
         Just(bytes("OK")),
@@ -285,7 +286,7 @@ proptest! {
 
     #[test]
     fn base64_is_read_as_the_base64_crate_reads_it(
-        bytes in prop::collection::vec(any::<u8>(), 0..50),
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
         at in any::<prop::sample::Index>(),
         other in prop_oneof![any::<u8>(), Just(b'='), Just(b'-'), Just(b'A')],
         missing in 0..3_usize,

@@ -14,6 +14,7 @@ use edgeweir::gateway::{Answer, Gateway, Settings, handle};
 use edgeweir::http::{Headers, Request};
 use edgeweir::jobs;
 use edgeweir::policy::{Overrides, Policy};
+use edgeweir::redis::known::Known;
 use edgeweir::redis::{Batch, RedisError, Reply};
 use futures_util::future::{AbortHandle, abortable};
 use serde_json::Value;
@@ -57,6 +58,8 @@ pub struct World {
     network: RefCell<Network>,
     cache_network: RefCell<Option<Network>>,
     watcher: RefCell<Option<Watcher>>,
+    /// Of all isolates: it changes nothing.
+    known: RefCell<Known>,
     requests: Cell<u64>,
     running: Cell<u64>,
 }
@@ -86,6 +89,7 @@ impl World {
             network: RefCell::new(Box::new(|_| Passage::new(500, 500))),
             cache_network: RefCell::default(),
             watcher: RefCell::default(),
+            known: RefCell::default(),
             requests: Cell::new(0),
             running: Cell::new(0),
         })

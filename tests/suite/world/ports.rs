@@ -13,12 +13,15 @@ use edgeweir::ports::{
     Bounded, Cipher, Clock, Coding, Fetch, Log, Origin, OriginError, Random, Redis as RedisPort,
     Store,
 };
-use edgeweir::redis::{Batch, RedisError, Reply};
+use edgeweir::redis::codec::{Decoded, decode_known};
+use edgeweir::redis::{Batch, Command, RedisError, Reply};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
+use super::super::redis_codec::write_all;
+use super::super::redis_known::apart;
 use super::super::sim::Edge;
 use super::{Ask, Served, World};
 
@@ -138,6 +141,20 @@ impl Ports {
         }
     }
 
+    /// What a reading brings as the Worker gets it: long values may be known.
+    fn over_the_wire(&self, batch: &Batch, replies: Vec<Reply>) -> Vec<Reply> {
+        if !batch.commands.iter().any(Command::reads_values) {
+            return replies;
+        }
+        let known = &mut self.world.known.borrow_mut();
+        let read = match decode_known(write_all(&replies).as_bytes(), &batch.commands, known) {
+            Ok(Decoded::Replies(read)) => read,
+            other => panic!("{replies:?}: {other:?}"),
+        };
+        assert_eq!(read.iter().cloned().map(apart).collect::<Vec<_>>(), replies);
+        read
+    }
+
     /// The origin looks at its data when it is asked and answers later.
     async fn said(&self, asked: Asked, timeout_ms: u64) -> Result<Response<Stream>, OriginError> {
         let says = (self.world.script.borrow_mut())(&asked);
@@ -202,6 +219,7 @@ impl RedisPort for Ports {
         let answer = edge.pipeline(store, batch, timeout_ms).await;
         self.world.gates.pass_back(self.number).await;
         drop(waiting);
+        let answer = answer.map(|replies| self.over_the_wire(batch, replies));
         if let Some(watcher) = self.world.watcher.borrow_mut().as_mut() {
             watcher(self.number, batch, &answer);
         }
