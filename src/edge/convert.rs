@@ -74,8 +74,8 @@ fn build(response: &Response<web_sys::Response>) -> Result<web_sys::Response, Js
     let own = |bytes: &JsValue| {
         let fields = fields::own(&listed)?;
         match headers.contains("content-encoding") {
-            true => glue::respond_coded(*status, &fields, bytes),
-            false => glue::respond(*status, &fields, bytes),
+            true => glue::respond_coded(*status, &fields.changed()?, bytes),
+            false => fields.respond(*status, bytes),
         }
     };
     match body {
@@ -91,7 +91,7 @@ fn build(response: &Response<web_sys::Response>) -> Result<web_sys::Response, Js
                 return glue::upgrade(*status, &fields, &socket);
             }
             match upstream.body() {
-                Some(stream) => glue::respond(*status, &fields, &stream),
+                Some(stream) => glue::respond(*status, &fields, None, &stream),
                 // Without a body the fields still say how it is coded: to a HEAD.
                 None => glue::respond_coded(*status, &fields, &JsValue::NULL),
             }

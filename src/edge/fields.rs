@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 
 use wasm_bindgen::JsValue;
-use web_sys::Headers;
+use web_sys::Response;
 
 use super::glue;
 use crate::json::write_text;
@@ -21,37 +21,78 @@ const MAX_KEPT_BYTES: usize = 4 * 1024;
 
 struct Kept {
     fields: Vec<(String, String)>,
-    headers: Headers,
+    headers: JsValue,
 }
 
 thread_local! {
-    /// The oldest first.
+    /// What was used last is last.
     static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Of what the edge says itself. The platform reads them at once and keeps nothing of it.
-pub fn own(fields: &Fields<'_>) -> Result<JsValue, JsValue> {
+/// Fields of what the edge says itself.
+pub struct Own {
+    fields: JsValue,
+    /// Of fields that are kept, what they are now, a line for each name and each value.
+    changes: String,
+}
+
+impl Own {
+    /// An answer with them.
+    pub fn respond(&self, status: u16, body: &JsValue) -> Result<Response, JsValue> {
+        let changes = (!self.changes.is_empty()).then_some(self.changes.as_str());
+        glue::respond(status, &self.fields, changes, body).inspect_err(|_| forget())
+    }
+
+    /// The fields as the platform takes them. It reads them at once and keeps nothing of it.
+    pub fn changed(self) -> Result<JsValue, JsValue> {
+        if !self.changes.is_empty() {
+            glue::set_fields(&self.fields, &self.changes).inspect_err(|_| forget())?;
+        }
+        Ok(self.fields)
+    }
+}
+
+impl From<JsValue> for Own {
+    fn from(fields: JsValue) -> Self {
+        Self {
+            fields,
+            changes: String::new(),
+        }
+    }
+}
+
+/// What is refused leaves a mixture.
+fn forget() {
+    KEPT.with_borrow_mut(Vec::clear);
+}
+
+/// The answer or the trip is to be made before others' fields are asked for: those may be the same.
+pub fn own(fields: &Fields<'_>) -> Result<Own, JsValue> {
     let bytes: usize = fields.iter().map(|(_, value)| value.len()).sum();
     // What a visitor alone may know is kept nowhere.
     let is_private = fields.iter().any(|(name, _)| *name == "set-cookie");
     // What has changed goes as lines. The platform lets none of these into a name.
     let has_lines = fields.iter().any(|(_, value)| value.contains('\n'));
     if bytes > MAX_KEPT_BYTES || is_private || has_lines {
-        return Ok(any(fields));
+        return Ok(any(fields).into());
     }
     KEPT.with_borrow_mut(|kept| {
-        if let Some(place) = kept.iter().position(|kept| kept.has_names_of(fields)) {
-            let mut known = kept.remove(place);
-            // What is refused leaves a mixture, which is dropped.
-            known.change(fields)?;
-            let headers = JsValue::from(&known.headers);
-            kept.push(known);
-            return Ok(headers);
+        // What was used last is looked at first.
+        if let Some(place) = kept.iter().rposition(|kept| kept.has_names_of(fields)) {
+            if place + 1 < kept.len() {
+                let known = kept.remove(place);
+                kept.push(known);
+            }
+            let known = kept.last_mut().map(|known| Own {
+                changes: known.change(fields),
+                fields: known.headers.clone(),
+            });
+            return Ok(known.unwrap_or_else(|| any(fields).into()));
         }
         if !is_record(fields) {
-            return Ok(any(fields));
+            return Ok(any(fields).into());
         }
-        let headers = glue::new_headers(&json(fields))?;
+        let headers = JsValue::from(glue::new_headers(&json(fields))?);
         if kept.len() >= MAX_KEPT {
             kept.remove(0);
         }
@@ -70,7 +111,8 @@ impl Kept {
         self.fields.len() == fields.len() && pairs.all(|((known, _), (name, _))| known == name)
     }
 
-    fn change(&mut self, fields: &Fields<'_>) -> Result<(), JsValue> {
+    /// Takes the values; those that have changed.
+    fn change(&mut self, fields: &Fields<'_>) -> String {
         let mut lines = String::new();
         for ((_, known), (name, value)) in self.fields.iter_mut().zip(fields) {
             if known != value {
@@ -82,10 +124,7 @@ impl Kept {
                 known.push_str(value);
             }
         }
-        match lines.is_empty() {
-            true => Ok(()),
-            false => glue::set_fields(&self.headers, &lines),
-        }
+        lines
     }
 }
 

@@ -34,9 +34,11 @@ export function setFields(headers, text) {
   for (let at = 0; at < lines.length; at += 2) headers.set(lines[at], lines[at + 1]);
 }
 
-/** The platform reads each member that is there, so there are no more than an answer needs. */
-export function respond(status, headers, body) {
-  return new Response(body, { status, headers });
+/** Sets what has changed of the fields before. The platform reads each member that is there, so there are no more than an
+ * answer needs. */
+export function respond(status, headers, changes, body) {
+  if (changes !== undefined) setFields(headers, changes);
+  return new Response(body, status === 200 ? { headers } : { status, headers });
 }
 
 /** Of bytes that are compressed already, as their fields say. */
@@ -94,20 +96,22 @@ async function exchange(id, url, init, most) {
     // From a URL the platform makes one request, from a request object two.
     const response = await fetch(url, init);
     if (forgotten.delete(id)) return void (await response.body?.cancel());
-    bytes = await whole(response, most);
-    token = response.headers.get("upstash-sync-token") ?? undefined;
+    const { headers } = response;
+    const length = Number(headers.get("content-length") ?? NaN);
+    // In this function, because each one that waits is a promise more.
+    const isDeclared = length >= 0 && length <= most && headers.get("content-encoding") === null;
+    bytes = isDeclared ? new Uint8Array(await response.arrayBuffer()) : await undeclared(response, length, most);
+    token = headers.get("upstash-sync-token") ?? undefined;
     status = response.status;
   } catch {}
   if (!forgotten.delete(id)) land(id, status, token, bytes);
 }
 
-/** Nothing when the body has more than `most` bytes. */
-async function whole(response, most) {
-  const length = Number(response.headers.get("content-length") ?? NaN);
-  const isDeclared = length >= 0 && response.headers.get("content-encoding") === null;
-  if (isDeclared && length <= most) return new Uint8Array(await response.arrayBuffer());
+/** A body that may be longer than it says; nothing when it has more than `most` bytes. */
+async function undeclared(response, length, most) {
   if (response.body === null) return new Uint8Array();
-  if (!isDeclared) return readAll(response.body.getReader(), most);
+  const isLonger = length > most && response.headers.get("content-encoding") === null;
+  if (!isLonger) return readAll(response.body.getReader(), most);
   response.body.cancel().catch(() => {});
 }
 

@@ -14,7 +14,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, ReadableStreamDefaultReader, Request, Response};
 
-use super::fields;
+use super::fields::{self, Own};
 use crate::http::Headers;
 use crate::redis::Post;
 
@@ -29,10 +29,16 @@ extern "C" {
     pub fn new_headers(fields: &str) -> Result<web_sys::Headers, JsValue>;
     /// Sets fields, a line for each name and each value.
     #[wasm_bindgen(catch, js_name = setFields)]
-    pub fn set_fields(headers: &web_sys::Headers, text: &str) -> Result<(), JsValue>;
-    /// An error when the platform refuses the status or a field.
+    pub fn set_fields(headers: &JsValue, text: &str) -> Result<(), JsValue>;
+    /// Sets the changes as `set_fields` does; an error when the platform refuses the status
+    /// or a field.
     #[wasm_bindgen(catch)]
-    pub fn respond(status: u16, fields: &JsValue, body: &JsValue) -> Result<Response, JsValue>;
+    pub fn respond(
+        status: u16,
+        fields: &JsValue,
+        changes: Option<&str>,
+        body: &JsValue,
+    ) -> Result<Response, JsValue>;
     /// The same with bytes that are compressed already.
     #[wasm_bindgen(catch, js_name = respondCoded)]
     pub fn respond_coded(
@@ -324,7 +330,7 @@ pub async fn post(request: &Post, most: u32, can_end: bool) -> Landed {
     let fields: Vec<(&str, &str)> = fields
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    let Ok(fields) = fields::own(&fields) else {
+    let Ok(fields) = fields::own(&fields).and_then(Own::changed) else {
         return Landed::default();
     };
     let landing = Landing::new();
