@@ -24,7 +24,7 @@ use crate::policy::Form;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
 use crate::views;
-use crate::views::item::View;
+use crate::views::item::Sight;
 use crate::visit::Visit;
 
 /// Nothing waits for it any more, so it may take longer than a visitor's trip usually
@@ -78,7 +78,7 @@ pub enum Deferred {
     /// Reads what operators have changed.
     Controls { ticket: u64 },
     /// What an answer has shown.
-    Count { views: Vec<View> },
+    Count { sights: Vec<Sight> },
 }
 
 /// What must be so when a fill ends: the generations that were there before it began.
@@ -196,7 +196,7 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
             gateway.l1.borrow_mut().purge(&purge);
         }
         Deferred::Controls { ticket } => controls::refresh(gateway, ports, ticket).await,
-        Deferred::Count { views } => views::count::count(gateway, ports, views).await,
+        Deferred::Count { sights } => views::count::count(gateway, ports, sights).await,
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 
-use super::item::{Item, View};
+use super::item::{Item, Sight, View};
 use super::origin::post;
 use super::record::body;
 use super::{LONG_MS, dirty_key, items_key, seen_key};
@@ -32,7 +32,7 @@ const GATHER_MS: u64 = 20;
 const MAX_TOGETHER: usize = 16;
 /// Views that wait for their trip.
 const MAX_WAITING: usize = 1_000;
-/// Of which an isolate remembers that they are counted: 100 bytes each.
+/// Of which an isolate remembers that they are counted, by their names: 2 MB at most.
 const MAX_COUNTED: usize = 4_096;
 /// Before each try at Redis, and at the origin.
 const REDIS_PAUSES_MS: [u64; 4] = [0, 200, 1_000, 3_000];
@@ -41,7 +41,7 @@ const ORIGIN_PAUSES_MS: [u64; 2] = [0, 1_000];
 /// What an isolate has to do with views.
 #[derive(Debug)]
 pub struct Views {
-    waiting: Vec<View>,
+    waiting: Vec<Sight>,
     counted: Recent<()>,
     pub known: super::pending::Known,
 }
@@ -81,21 +81,28 @@ pub fn note<P: Ports>(
     let offset_ms = gateway.limits.borrow().clock_offset_ms(0).unwrap_or(0);
     let now_ms = visit.now_ms().saturating_add_signed(offset_ms);
     let viewer = visitor.limit_id(gateway, &By::User);
-    let key = gateway.settings.hash_key.as_ref().map(Secret::as_bytes);
     let selected = selected(route, request.query.as_deref());
-    let items = rule.items.iter().filter_map(|item| {
-        let id = id(&item.id, &resolved.values, selected.as_ref())?;
-        Item::new(&item.kind, &id)
-    });
     let mut state = gateway.views.borrow_mut();
-    let mut is_new = |view: &View| state.counted.use_mut(&view.digest).is_none();
-    let views: Vec<View> = items
-        .map(|item| View::new(item, &viewer, now_ms, key.unwrap_or_default()))
-        .filter(|view| is_new(view))
-        .collect();
-    if !views.is_empty() {
-        visit.defer(Deferred::Count { views });
+    let sights = rule.items.iter().filter_map(|item| {
+        let id = id(&item.id, &resolved.values, selected.as_ref())?;
+        let sight = Sight::new(Item::new(&item.kind, &id)?, &viewer, now_ms);
+        let is_new = state.counted.use_mut(&sight.name).is_none();
+        is_new.then_some(sight)
+    });
+    let sights: Vec<Sight> = sights.collect();
+    if !sights.is_empty() {
+        visit.defer(Deferred::Count { sights });
     }
+}
+
+/// With their hashes, for which the answer need not wait.
+fn views(gateway: &Gateway, sights: Vec<Sight>) -> Vec<View> {
+    let key = gateway.settings.hash_key.as_ref().map(Secret::as_bytes);
+    let key = key.unwrap_or_default();
+    sights
+        .into_iter()
+        .map(|sight| View::new(sight, key))
+        .collect()
 }
 
 /// Whether the policy lists a part of the User-Agent.
@@ -144,20 +151,20 @@ fn is_direct(gateway: &Gateway) -> bool {
 
 /// Counts the views of one request, and some of others that wait. Whoever wakes takes what
 /// there is, so a request that the platform ends takes no other's views along.
-pub async fn count<P: Ports>(gateway: &Gateway, ports: &P, views: Vec<View>) {
+pub async fn count<P: Ports>(gateway: &Gateway, ports: &P, sights: Vec<Sight>) {
     if is_direct(gateway) {
-        return straight_on(gateway, ports, views).await;
+        return straight_on(gateway, ports, views(gateway, sights)).await;
     }
     let has_room = {
         let mut state = gateway.views.borrow_mut();
-        let has_room = state.waiting.len() + views.len() <= MAX_WAITING;
+        let has_room = state.waiting.len() + sights.len() <= MAX_WAITING;
         if has_room {
-            state.waiting.extend(views.iter().cloned());
+            state.waiting.extend(sights.iter().cloned());
         }
         has_room
     };
     if !has_room {
-        return send(gateway, ports, views).await;
+        return send(gateway, ports, views(gateway, sights)).await;
     }
     ports.sleep(GATHER_MS).await;
     let taken = {
@@ -165,7 +172,7 @@ pub async fn count<P: Ports>(gateway: &Gateway, ports: &P, views: Vec<View>) {
         let many = waiting.len().min(MAX_TOGETHER);
         waiting.drain(..many).collect()
     };
-    send(gateway, ports, taken).await;
+    send(gateway, ports, views(gateway, taken)).await;
 }
 
 /// Whether a trip that failed so has executed nothing.
@@ -232,23 +239,23 @@ impl Plan {
         };
         for view in &views {
             add(Command::new("SETBIT")
-                .arg(dirty_key(view.day))
+                .arg(dirty_key(view.sight.day))
                 .arg(view.bit())
                 .arg(1_u32));
-            let key = items_key(view.day, view.item.bucket());
+            let key = items_key(view.sight.day, view.sight.item.bucket());
             add(Command::new("ZADD")
                 .arg(key)
                 .arg("NX")
                 .arg(0_u32)
-                .arg(view.item.member()));
+                .arg(view.sight.item.member()));
         }
         let groups = views.iter().map(|view| {
-            let key = view.item.set_key(view.day);
+            let key = view.sight.item.set_key(view.sight.day);
             add(Command::new("SADD").arg(key).arg(view.number()))
         });
         let groups = groups.collect();
         for view in &views {
-            let key = seen_key(view.item.kind(), view.day);
+            let key = seen_key(view.sight.item.kind(), view.sight.day);
             add(Command::new("PFADD").arg(key.as_str()).arg(view.number()));
             if gateway.views.borrow_mut().counted.use_mut(&key).is_none() {
                 add(Command::pexpire(&key, LONG_MS));
@@ -271,8 +278,8 @@ fn remember(gateway: &Gateway, views: Vec<View>, groups: &[usize], replies: &[Re
     for (view, group) in views.into_iter().zip(groups) {
         match replies.get(*group) {
             Some(Reply::Int(_)) if is_prepared => {
-                state.counted.use_or_default(&view.digest);
-                let seen = seen_key(view.item.kind(), view.day);
+                state.counted.use_or_default(&view.sight.name);
+                let seen = seen_key(view.sight.item.kind(), view.sight.day);
                 state.counted.use_or_default(&seen);
             }
             _ => left.push(view),
@@ -289,10 +296,10 @@ async fn straight_on<P: Ports>(gateway: &Gateway, ports: &P, views: Vec<View>) {
             if pause_ms > 0 {
                 ports.sleep(pause_ms).await;
             }
-            let text = body(&view.digest, &[(&view.item, 1)]);
+            let text = body(&view.digest, &[(&view.sight.item, 1)]);
             if post(gateway, ports, &view.digest, text).await.is_some() {
                 let mut state = gateway.views.borrow_mut();
-                state.counted.use_or_default(&view.digest);
+                state.counted.use_or_default(&view.sight.name);
                 return;
             }
         }

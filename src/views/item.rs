@@ -67,32 +67,46 @@ impl Item {
     }
 }
 
-/// One view: at most one of a viewer, an item and a day.
+/// An item that a visitor was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub struct Sight {
     pub item: Item,
     pub day: u64,
     pub hour: u64,
+    /// Of item, day and viewer; it never leaves the isolate.
+    pub name: String,
+}
+
+impl Sight {
+    /// `viewer` is a key-safe id, `now_ms` in Redis' time.
+    pub fn new(item: Item, viewer: &str, now_ms: u64) -> Self {
+        let hours = now_ms / super::HOUR_MS;
+        let day = hours / 24;
+        let mut name = item.set_key(day);
+        name.push(' ');
+        name.push_str(viewer);
+        Self {
+            item,
+            day,
+            hour: hours % 24,
+            name,
+        }
+    }
+}
+
+/// One view: at most one of a viewer, an item and a day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    pub sight: Sight,
     /// Of viewer, item and day: without the key nobody can tell the viewer from it, nor
     /// which views are one viewer's.
     pub digest: String,
 }
 
 impl View {
-    /// `viewer` is a key-safe id.
-    pub fn new(item: Item, viewer: &str, now_ms: u64, key: &[u8]) -> Self {
-        let hours = now_ms / super::HOUR_MS;
-        let day = hours / 24;
-        let mut text = String::from("view ");
-        text.push_str(&item.set_key(day));
-        text.push(' ');
-        text.push_str(viewer);
-        Self {
-            item,
-            day,
-            hour: hours % 24,
-            digest: hashed(&text, key),
-        }
+    pub fn new(sight: Sight, key: &[u8]) -> Self {
+        let digest = hashed(&["view ", &sight.name].concat(), key);
+        Self { sight, digest }
     }
 
     /// What the set holds: 63 bits, so that up to 512 viewers are 8 bytes each.
@@ -103,6 +117,6 @@ impl View {
 
     /// In the day's bits.
     pub fn bit(&self) -> u64 {
-        self.hour * BUCKETS + self.item.bucket()
+        self.sight.hour * BUCKETS + self.sight.item.bucket()
     }
 }
