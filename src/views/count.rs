@@ -42,6 +42,8 @@ const ORIGIN_PAUSES_MS: [u64; 2] = [0, 1_000];
 #[derive(Debug)]
 pub struct Views {
     waiting: Vec<Sight>,
+    /// When those wake that will take some of them.
+    takers: Vec<u64>,
     counted: Recent<()>,
     pub known: super::pending::Known,
 }
@@ -50,9 +52,39 @@ impl Default for Views {
     fn default() -> Self {
         Self {
             waiting: Vec::new(),
+            takers: Vec::new(),
             counted: Recent::new(MAX_COUNTED),
             known: super::pending::Known::default(),
         }
+    }
+}
+
+/// Who takes the views of a request to Redis.
+enum Place {
+    /// The request itself, when it wakes.
+    Own,
+    /// Others that wake soon.
+    Taken,
+    /// Too many wait.
+    None,
+}
+
+impl Views {
+    /// Lets views wait. Their request need not wake for them when others will, one more than
+    /// are needed: then it may be any one of them that the platform ends.
+    fn place(&mut self, sights: &[Sight], now_ms: u64) -> Place {
+        if self.waiting.len() + sights.len() > MAX_WAITING {
+            return Place::None;
+        }
+        self.waiting.extend(sights.iter().cloned());
+        let soon = now_ms + 1..=now_ms + GATHER_MS;
+        self.takers.retain(|wakes_ms| soon.contains(wakes_ms));
+        let needed = self.waiting.len().div_ceil(MAX_TOGETHER);
+        if self.takers.len() > needed {
+            return Place::Taken;
+        }
+        self.takers.push(now_ms + GATHER_MS);
+        Place::Own
     }
 }
 
@@ -155,18 +187,12 @@ pub async fn count<P: Ports>(gateway: &Gateway, ports: &P, sights: Vec<Sight>) {
     if is_direct(gateway) {
         return straight_on(gateway, ports, views(gateway, sights)).await;
     }
-    let has_room = {
-        let mut state = gateway.views.borrow_mut();
-        let has_room = state.waiting.len() + sights.len() <= MAX_WAITING;
-        if has_room {
-            state.waiting.extend(sights.iter().cloned());
-        }
-        has_room
-    };
-    if !has_room {
-        return send(gateway, ports, views(gateway, sights)).await;
+    let place = gateway.views.borrow_mut().place(&sights, ports.now_ms());
+    match place {
+        Place::Taken => return,
+        Place::None => return send(gateway, ports, views(gateway, sights)).await,
+        Place::Own => ports.sleep(GATHER_MS).await,
     }
-    ports.sleep(GATHER_MS).await;
     let taken = {
         let waiting = &mut gateway.views.borrow_mut().waiting;
         let many = waiting.len().min(MAX_TOGETHER);

@@ -271,7 +271,7 @@ pub struct Isolate {
     pub gateway: Rc<Gateway>,
     limits: Edge,
     cache: Edge,
-    tasks: Rc<RefCell<Vec<AbortHandle>>>,
+    pub tasks: Rc<RefCell<Vec<AbortHandle>>>,
 }
 
 impl Isolate {
@@ -361,6 +361,12 @@ impl Isolate {
     pub fn skew(&self, skew_ms: i64) {
         self.limits.skew_us.set(skew_ms * 1000);
         self.cache.skew_us.set(skew_ms * 1000);
+    }
+
+    /// Ends one request of it in the middle of whatever it does, as the platform may: the
+    /// first that it was sent has the number 0.
+    pub fn end(&self, request: usize) {
+        self.tasks.borrow()[request].abort();
     }
 
     /// Ends the isolate in the middle of whatever it does.

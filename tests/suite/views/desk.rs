@@ -15,7 +15,7 @@ use edgeweir::ports::{
     Bounded, Cipher, Clock, Coding, Fetch, Log, Origin, OriginError, Random, Redis, Store,
 };
 use edgeweir::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
-use edgeweir::views::item::{Item, View};
+use edgeweir::views::item::{Item, Sight};
 use edgeweir::views::sync::Outcome;
 use edgeweir::views::{DAY_MS, HOUR_MS, count, sync};
 use serde_json::Value;
@@ -122,13 +122,13 @@ impl Desk {
     pub fn view(&self, kind: &str, id: &str, viewer: u64) {
         let item = Item::new(kind, id).unwrap();
         let day = self.now_ms.get() / DAY_MS;
-        let view = View::new(item.clone(), &viewer.to_string(), self.now_ms.get(), b"key");
+        let sight = Sight::new(item.clone(), &viewer.to_string(), self.now_ms.get());
         self.truth
             .borrow_mut()
             .insert((item.member().to_owned(), day, viewer));
         // As `count` does, in an isolate of its own.
         let gateway = Gateway::new(self.gateway.policy.clone(), Settings::default());
-        finish(count::count(&gateway, &Hands(self, false), vec![view]));
+        finish(count::count(&gateway, &Hands(self, false), vec![sight]));
     }
 
     /// What was viewed in all, by item.

@@ -213,6 +213,30 @@ fn counting_is_never_in_front_of_an_answer() {
     assert_eq!(pending(&isolate, "story/1")["pending"], 30);
 }
 
+/// Most readers of a busy time leave their views to others that wake soon. Whichever of
+/// them the platform ends, it takes no other's view along.
+#[test]
+fn a_request_that_is_ended_takes_no_other_views_along() {
+    let cases = [2, 3, 10, 40].map(|readers| (0..readers).map(move |ended| (readers, ended)));
+    for (readers, ended) in cases.into_iter().flatten() {
+        let (world, isolate) = world();
+        let first = isolate.tasks.borrow().len();
+        let read = |reader| {
+            let ip = format!("192.0.2.{reader}");
+            let ask = Ask::get("/s/1/c/1").header("cf-connecting-ip", &ip);
+            isolate.send(ask).1
+        };
+        let slots: Vec<_> = (0..readers).map(read).collect();
+        for slot in slots {
+            world.sim.block_on(slot.wait());
+        }
+        isolate.end(first + ended);
+        world.settle();
+        let pending = pending(&isolate, "story/1")["pending"].as_u64().unwrap();
+        assert_eq!(pending, readers as u64, "when {ended} is ended");
+    }
+}
+
 /// `merge`: the answer carries what is pending, under a tag of its own; what is stored does
 /// not, and without an answer of Redis it goes out as it is.
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use edgeweir::views::item::{Item, MAX_ID_BYTES, View};
+use edgeweir::views::item::{Item, MAX_ID_BYTES, Sight, View};
 use edgeweir::views::record::{Counts, Entry, Fixed, Pass, Place, State};
 use edgeweir::views::{BUCKETS, DAY_MS, HOUR_MS};
 
@@ -52,13 +52,15 @@ fn a_million_items_fill_no_bucket() {
 #[test]
 fn a_view_is_known_by_viewer_item_and_day_alone() {
     let view = |kind: &str, id: &str, viewer: &str, now_ms, key: &[u8]| {
-        View::new(Item::new(kind, id).unwrap(), viewer, now_ms, key)
+        let item = Item::new(kind, id).unwrap();
+        View::new(Sight::new(item, viewer, now_ms), key)
     };
     let noon = 20_500 * DAY_MS + 12 * HOUR_MS;
     let first = view("story", "1", "192.0.2.1", noon, b"key");
     let later = view("story", "1", "192.0.2.1", noon + HOUR_MS, b"key");
-    assert_eq!((&first.digest, first.day), (&later.digest, later.day));
-    assert_eq!((first.hour, later.hour), (12, 13));
+    assert_eq!(first.digest, later.digest);
+    assert_eq!(first.sight.day, later.sight.day);
+    assert_eq!((first.sight.hour, later.sight.hour), (12, 13));
     let others = [
         view("story", "1", "192.0.2.1", noon + DAY_MS, b"key"),
         view("story", "2", "192.0.2.1", noon, b"key"),
