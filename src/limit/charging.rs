@@ -135,6 +135,7 @@ pub(super) fn plan(
     now_ms: u64,
 ) -> Asked {
     let is_sure = !memory.is_clock_unsure(shard, now_ms);
+    let passed_ms = memory.passed_ms(shard, now_ms);
     // What is charged once more is judged by Redis' own word.
     let mut has_time = !group.is_empty() && !is_sure || !returned.is_empty();
     let mut commands = refunds(rules, returned);
@@ -200,7 +201,7 @@ pub(super) fn plan(
             asks_current: (rule.window.is_sliding() || rule.window.is_log())
                 && count + rule.cost() >= rule.capacity(),
         };
-        rule.charge((spot, is_sure), units, unspent, &mut commands);
+        rule.charge((spot, passed_ms), units, unspent, &mut commands);
         if charge.sets_expiry {
             commands.push(rule.expire(spot));
         }

@@ -177,9 +177,9 @@ impl Unmerged {
                         tag,
                         ..meter.clone()
                     };
-                    meter.charge((spot, false), (*units).min(MOST_UNITS), None, commands);
+                    meter.charge((spot, 0), (*units).min(MOST_UNITS), None, commands);
                 } else {
-                    meter.charge((spot, false), *units, None, commands);
+                    meter.charge((spot, 0), *units, None, commands);
                 }
             }
         }

@@ -138,6 +138,12 @@ impl Memory {
         }
     }
 
+    /// No charge leaves before that time of Redis, whatever the clock here says.
+    pub(super) fn passed_ms(&self, shard: usize, now_ms: u64) -> u64 {
+        let clock = self.clocks.get(shard);
+        clock.map_or(0, |clock| clock.passed_ms(now_ms))
+    }
+
     pub(super) fn is_clock_unsure(&self, shard: usize, now_ms: u64) -> bool {
         self.clocks
             .get(shard)

@@ -107,22 +107,19 @@ impl Meter {
 
     /// `charge_replies` commands, after which the total answered has this charge in it.
     /// A counter that would overflow answers nil. What is unspent of an earlier charge
-    /// of this epoch goes back first. A label that is not sure, and may be of the future,
-    /// drops nothing from a log.
+    /// of this epoch goes back first. A log drops what was over at `passed_ms` of Redis' time
+    /// already: a label may be of the future.
     pub fn charge(
         &self,
-        (spot, is_sure): (Spot, bool),
+        (spot, passed_ms): (Spot, u64),
         units: u32,
         unspent: Option<Unspent>,
         commands: &mut Vec<Command>,
     ) {
         let key = self.key(spot.epoch);
         if self.window.is_log() {
-            let start_ms = self.window.log_start_ms(spot.at_ms);
-            let oldest_ms = match is_sure {
-                true => start_ms.saturating_sub(LOG_KEEPS_MS),
-                false => 0,
-            };
+            let start_ms = self.window.log_start_ms(spot.at_ms.min(passed_ms));
+            let oldest_ms = start_ms.saturating_sub(LOG_KEEPS_MS);
             commands.push(
                 Command::new("ZREMRANGEBYSCORE")
                     .arg(key.as_str())

@@ -21,6 +21,8 @@ pub struct RedisClock {
     sampled_ms: Option<u64>,
     /// Of the last sample.
     trip_ms: u64,
+    /// What Redis answered last, however long that was under way.
+    told_ms: u64,
 }
 
 impl RedisClock {
@@ -52,7 +54,16 @@ impl RedisClock {
         })
     }
 
+    /// What Redis' time has passed for certain: without a good sample what it has told.
+    pub fn passed_ms(&self, now_ms: u64) -> u64 {
+        match self.is_unsure(now_ms) {
+            true => self.told_ms,
+            false => u64::MAX,
+        }
+    }
+
     pub fn observe(&mut self, sent_ms: u64, received_ms: u64, redis_ms: u64) {
+        self.told_ms = redis_ms;
         let signed = |time_ms: u64| i64::try_from(time_ms).unwrap_or(i64::MAX);
         let Some(trip_ms) = received_ms.checked_sub(sent_ms) else {
             return;

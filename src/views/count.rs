@@ -32,7 +32,7 @@ const GATHER_MS: u64 = 20;
 const MAX_TOGETHER: usize = 16;
 /// Views that wait for their trip.
 const MAX_WAITING: usize = 1_000;
-/// Of which an isolate remembers that they are counted, by their names: 2 MB at most.
+/// Of which an isolate remembers that they are counted, by their names: some 3 MB at most.
 const MAX_COUNTED: usize = 4_096;
 /// Before each try at Redis, and at the origin.
 const REDIS_PAUSES_MS: [u64; 4] = [0, 200, 1_000, 3_000];
@@ -85,6 +85,21 @@ impl Views {
         }
         self.takers.push(now_ms + GATHER_MS);
         Place::Own
+    }
+
+    /// A taker is awake, whatever the clock says by now.
+    fn wake(&mut self, wakes_ms: u64) {
+        let mut takers = self.takers.iter();
+        if let Some(place) = takers.position(|known_ms| *known_ms == wakes_ms) {
+            self.takers.swap_remove(place);
+        }
+    }
+
+    /// What one trip takes: its `own`, and others that wait.
+    fn take(&mut self, mut own: Vec<Sight>) -> Vec<Sight> {
+        let room = MAX_TOGETHER.saturating_sub(own.len());
+        own.extend(self.waiting.drain(..room.min(self.waiting.len())));
+        own
     }
 }
 
@@ -182,22 +197,23 @@ fn is_direct(gateway: &Gateway) -> bool {
 }
 
 /// Counts the views of one request, and some of others that wait. Whoever wakes takes what
-/// there is, so a request that the platform ends takes no other's views along.
+/// there is, so one request that the platform ends takes no other's views along.
 pub async fn count<P: Ports>(gateway: &Gateway, ports: &P, sights: Vec<Sight>) {
     if is_direct(gateway) {
         return straight_on(gateway, ports, views(gateway, sights)).await;
     }
-    let place = gateway.views.borrow_mut().place(&sights, ports.now_ms());
-    match place {
+    let now_ms = ports.now_ms();
+    let place = gateway.views.borrow_mut().place(&sights, now_ms);
+    let own = match place {
         Place::Taken => return,
-        Place::None => return send(gateway, ports, views(gateway, sights)).await,
-        Place::Own => ports.sleep(GATHER_MS).await,
-    }
-    let taken = {
-        let waiting = &mut gateway.views.borrow_mut().waiting;
-        let many = waiting.len().min(MAX_TOGETHER);
-        waiting.drain(..many).collect()
+        Place::None => sights,
+        Place::Own => {
+            ports.sleep(GATHER_MS).await;
+            gateway.views.borrow_mut().wake(now_ms + GATHER_MS);
+            Vec::new()
+        }
     };
+    let taken = gateway.views.borrow_mut().take(own);
     send(gateway, ports, views(gateway, taken)).await;
 }
 

@@ -168,6 +168,31 @@ fn a_clock_ahead_drops_no_unit_of_a_log() {
     });
 }
 
+/// Nor does a log grow without end where no trip is quick enough to know Redis' time by, or
+/// where requests are so rare that none is known any more.
+#[test]
+fn a_log_is_trimmed_when_no_clock_is_sure() {
+    for (leg_us, pause_ms) in [(120_000, 500), (1_000, 15_000)] {
+        let sim = Sim::new(START_MS);
+        let redis = Rc::new(FakeRedis::default());
+        let isolate = Isolate::new(&sim, &redis, move |_| Passage::new(leg_us, leg_us));
+        let mut limit = limit("log", 50, 10_000, By::Ip);
+        limit.algorithm = Algorithm::SlidingLog;
+        let asked: Vec<Asked> = vec![(limit, "id".to_owned())];
+        let time = sim.clone();
+        sim.block_on(async move {
+            for tag in 1..=400 {
+                let checked = isolate.check(tag, &asked, 1_000).await;
+                assert_eq!(checked.verdict, Verdict::Admitted);
+                time.sleep_until(time.now_us() + pause_ms * 1_000).await;
+            }
+        });
+        // Of the window and of the 20 s for which units are kept behind it.
+        let most = redis.most_members();
+        assert!(most <= 80, "{most} units");
+    }
+}
+
 /// The exact log: what a perfect limiter admits of the same arrivals.
 fn exact_log(arrivals_us: &[u64], requests: usize, window_us: u64) -> usize {
     let mut log: VecDeque<u64> = VecDeque::new();

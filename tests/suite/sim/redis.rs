@@ -106,6 +106,13 @@ impl FakeRedis {
         Some(listed("scores", pairs.collect()))
     }
 
+    /// Members of the largest sorted set.
+    pub fn most_members(&self) -> usize {
+        let keys = self.keys.borrow();
+        let sizes = keys.values().map(|value| value.scores.len());
+        sizes.max().unwrap_or(0)
+    }
+
     pub fn set(&self, key: &str, bytes: impl Into<Vec<u8>>) {
         let value = Value {
             bytes: bytes.into(),
