@@ -6,7 +6,7 @@ use crate::gateway::Gateway;
 use crate::http::{Body, Headers, Response};
 use crate::ports::{Clock, Ports};
 use crate::views::pending;
-use crate::views::sync::kinds;
+use crate::views::pending::kinds;
 use crate::visit::Visit;
 
 const CLOCK_OFFSET: &str = "edgeweir_redis_clock_offset_seconds";

@@ -14,7 +14,7 @@ use crate::cache::origin_tags::named;
 use crate::cache::{GENERATION_TTL_S, Unstorable};
 use crate::deferred::settle;
 use crate::failure::Failure;
-use crate::fill::{FIRST_PAUSE_MS, Fill, Lock, next_look_ms, next_pause_ms};
+use crate::fill::{FIRST_PAUSE_MS, Fill, Lock, next_pause_ms};
 use crate::http::{Body, Headers, Response};
 use crate::listing::origin_failure;
 use crate::origin::replaced_headers;
@@ -131,23 +131,14 @@ impl<P: Ports> Turn<'_, '_, P> {
     }
 
     pub async fn follow(&self, cell: &FlightCell) -> Waited {
-        let mut pause_ms = FIRST_PAUSE_MS;
-        loop {
-            self.visit.sleep(pause_ms).await;
-            pause_ms = next_look_ms(pause_ms);
-            let outcome = cell.borrow().clone();
-            match outcome {
-                Flight::Stored(stored) => {
-                    return match self.is_usable(&stored) {
-                        true => Waited::Shared(stored),
-                        false => Waited::Beside(stored),
-                    };
-                }
-                Flight::Failed(error) => return Waited::Failed(error),
-                Flight::Tagged(tags) => return Waited::Again(tags),
-                Flight::Pending if !self.fill.out_of_patience() => {}
-                _ => return Waited::Alone,
-            }
+        match self.fill.outcome(cell).await {
+            Flight::Stored(stored) => match self.is_usable(&stored) {
+                true => Waited::Shared(stored),
+                false => Waited::Beside(stored),
+            },
+            Flight::Failed(error) => Waited::Failed(error),
+            Flight::Tagged(tags) => Waited::Again(tags),
+            _ => Waited::Alone,
         }
     }
 

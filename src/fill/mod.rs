@@ -338,28 +338,29 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
         }
     }
 
-    /// Waits for another request of this isolate.
-    async fn follow(&self, cell: &FlightCell) -> Result<Filled<P::Body>, Rc<[String]>> {
+    /// What came of another request of this isolate; pending: patience has ended before.
+    pub async fn outcome(&self, cell: &FlightCell) -> Flight {
         let mut pause_ms = FIRST_PAUSE_MS;
         loop {
             self.visit.sleep(pause_ms).await;
             pause_ms = next_look_ms(pause_ms);
             let outcome = cell.borrow().clone();
-            match outcome {
-                Flight::Done(entry) => {
-                    return Ok(Filled::Entry(entry, CacheStatus::Collapsed));
-                }
-                Flight::Tagged(tags) => return Err(tags),
-                Flight::Failed(error) => return Ok(Filled::Failed(error)),
-                Flight::Uncacheable | Flight::Stored(_) | Flight::Seeded(_) => {
-                    return Ok(alone(self.visit, self.wanted, self.left_ms(), UNCACHEABLE).await);
-                }
-                Flight::Pending if self.out_of_patience() => {
-                    return Ok(alone(self.visit, self.wanted, self.left_ms(), "slow").await);
-                }
-                Flight::Pending => {}
+            if !matches!(outcome, Flight::Pending) || self.out_of_patience() {
+                return outcome;
             }
         }
+    }
+
+    /// Waits for another request of this isolate.
+    async fn follow(&self, cell: &FlightCell) -> Result<Filled<P::Body>, Rc<[String]>> {
+        let why = match self.outcome(cell).await {
+            Flight::Done(entry) => return Ok(Filled::Entry(entry, CacheStatus::Collapsed)),
+            Flight::Tagged(tags) => return Err(tags),
+            Flight::Failed(error) => return Ok(Filled::Failed(error)),
+            Flight::Uncacheable | Flight::Stored(_) | Flight::Seeded(_) => UNCACHEABLE,
+            Flight::Pending => "slow",
+        };
+        Ok(alone(self.visit, self.wanted, self.left_ms(), why).await)
     }
 
     /// Takes the lock and looks again in the same trip: whoever had it before may

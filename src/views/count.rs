@@ -72,11 +72,11 @@ enum Place {
 impl Views {
     /// Lets views wait. Their request need not wake for them when others will, one more than
     /// are needed: then it may be any one of them that the platform ends.
-    fn place(&mut self, sights: &[Sight], now_ms: u64) -> Place {
+    fn place(&mut self, sights: &mut Vec<Sight>, now_ms: u64) -> Place {
         if self.waiting.len() + sights.len() > MAX_WAITING {
             return Place::None;
         }
-        self.waiting.extend(sights.iter().cloned());
+        self.waiting.append(sights);
         let soon = now_ms + 1..=now_ms + GATHER_MS;
         self.takers.retain(|wakes_ms| soon.contains(wakes_ms));
         let needed = self.waiting.len().div_ceil(MAX_TOGETHER);
@@ -198,22 +198,21 @@ fn is_direct(gateway: &Gateway) -> bool {
 
 /// Counts the views of one request, and some of others that wait. Whoever wakes takes what
 /// there is, so one request that the platform ends takes no other's views along.
-pub async fn count<P: Ports>(gateway: &Gateway, ports: &P, sights: Vec<Sight>) {
+pub async fn count<P: Ports>(gateway: &Gateway, ports: &P, mut sights: Vec<Sight>) {
     if is_direct(gateway) {
         return straight_on(gateway, ports, views(gateway, sights)).await;
     }
     let now_ms = ports.now_ms();
-    let place = gateway.views.borrow_mut().place(&sights, now_ms);
-    let own = match place {
+    let place = gateway.views.borrow_mut().place(&mut sights, now_ms);
+    match place {
         Place::Taken => return,
-        Place::None => sights,
+        Place::None => {}
         Place::Own => {
             ports.sleep(GATHER_MS).await;
             gateway.views.borrow_mut().wake(now_ms + GATHER_MS);
-            Vec::new()
         }
-    };
-    let taken = gateway.views.borrow_mut().take(own);
+    }
+    let taken = gateway.views.borrow_mut().take(sights);
     send(gateway, ports, views(gateway, taken)).await;
 }
 

@@ -23,10 +23,12 @@
 
 pub mod count;
 pub mod due;
+mod ended;
 pub mod item;
 pub mod merge;
 pub mod origin;
 mod pass;
+mod peek;
 pub mod pending;
 pub mod record;
 pub mod sync;

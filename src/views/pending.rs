@@ -2,8 +2,8 @@
 
 use super::item::Item;
 use super::record::State;
-use super::sync::{days, seen};
-use super::{DAY_MS, MAX_DAYS, STATE, items_key, totals_key};
+use super::{DAY_MS, MAX_DAYS, STATE, items_key, seen_key, totals_key};
+use crate::policy::Policy;
 use crate::ports::{Clock, Ports, Redis, Store};
 use crate::recent::Recent;
 use crate::redis::{Batch, Command, Reply};
@@ -183,4 +183,28 @@ pub async fn of_kinds<P: Ports>(
             .map(of_kind)
             .collect(),
     )
+}
+
+/// Kinds that the policy counts.
+pub fn kinds(policy: &Policy) -> Vec<&str> {
+    let mut kinds: Vec<&str> = Vec::new();
+    let rules = policy.routes.iter().filter_map(|route| route.view.as_ref());
+    for item in rules.flat_map(|rule| &rule.items) {
+        if !kinds.contains(&item.kind.as_str()) {
+            kinds.push(&item.kind);
+        }
+    }
+    kinds
+}
+
+/// How many views of a kind were seen in some days.
+pub fn seen(kind: &str, days: impl Iterator<Item = u64>) -> Command {
+    Command::new("PFCOUNT").args(days.map(|day| seen_key(kind, day)))
+}
+
+/// Days that may have views.
+pub fn days(now_ms: u64) -> std::ops::RangeInclusive<u64> {
+    let today = now_ms / DAY_MS;
+    // A clock may be ahead of Redis'.
+    today.saturating_sub(MAX_DAYS)..=today + 1
 }

@@ -12,20 +12,21 @@
 //! Commands that need no answer of their own ride on the next trip, which is atomic. A run
 //! makes few requests, whatever there is to do, and the next one goes on.
 
+use super::ended::{end, forget, totals};
 use super::item::Item;
 use super::origin::post;
 use super::pass::Walk;
-use super::record::{Counted, Entry, Fixed, Pass, Place, State, body};
+use super::peek::{backoff, is_due};
+use super::pending::{days, kinds, seen};
+use super::record::{Entry, Fixed, Pass, Place, State, body};
 use super::{
-    BACKOFF, DAY_MS, HOUR_MS, LOCK, LONG_MS, MANY_PENDING, MAX_DAYS, STATE, batch_key, dirty_key,
-    is_over, items_key, seen_key, totals_key,
+    BACKOFF, DAY_MS, HOUR_MS, LOCK, LONG_MS, STATE, batch_key, dirty_key, is_over, items_key,
+    seen_key,
 };
 use crate::cache::generation;
 use crate::deferred;
 use crate::gateway::Gateway;
-use crate::json::Value;
 use crate::limit::time_ms;
-use crate::policy::Policy;
 use crate::ports::{Ports, Store};
 use crate::redis::{Batch, Command, Reply};
 
@@ -87,17 +88,10 @@ enum Stop {
     Lost,
 }
 
-/// What a cron run finds without a lock.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Due {
-    No,
-    Yes,
-}
-
 /// Runs if a pass is due, with at most so many requests to the origin; answers how many
 /// it made.
 pub async fn by_cron<P: Ports>(gateway: &Gateway, ports: &P, posts: usize) -> usize {
-    if posts == 0 || look(gateway, ports).await != Some(Due::Yes) {
+    if posts == 0 || !is_due(gateway, ports).await {
         return 0;
     }
     let mut run = Run::new(gateway, ports, posts);
@@ -128,76 +122,6 @@ pub async fn by_hand<P: Ports>(gateway: &Gateway, ports: &P) -> Outcome {
         }
     }
     Outcome::Busy
-}
-
-/// Kinds that the policy counts.
-pub fn kinds(policy: &Policy) -> Vec<&str> {
-    let mut kinds: Vec<&str> = Vec::new();
-    let rules = policy.routes.iter().filter_map(|route| route.view.as_ref());
-    for item in rules.flat_map(|rule| &rule.items) {
-        if !kinds.contains(&item.kind.as_str()) {
-            kinds.push(&item.kind);
-        }
-    }
-    kinds
-}
-
-/// How many views of a kind were seen in some days.
-pub fn seen(kind: &str, days: impl Iterator<Item = u64>) -> Command {
-    Command::new("PFCOUNT").args(days.map(|day| seen_key(kind, day)))
-}
-
-/// Days that may have views.
-pub fn days(now_ms: u64) -> std::ops::RangeInclusive<u64> {
-    let today = now_ms / DAY_MS;
-    // A clock may be ahead of Redis'.
-    today.saturating_sub(MAX_DAYS)..=today + 1
-}
-
-async fn look<P: Ports>(gateway: &Gateway, ports: &P) -> Option<Due> {
-    let kinds = kinds(&gateway.policy);
-    let now_ms = ports.now_ms();
-    let mut commands = vec![
-        Command::new("MGET").arg(STATE).arg(BACKOFF),
-        Command::new("TIME"),
-    ];
-    commands.extend(kinds.iter().map(|kind| seen(kind, days(now_ms))));
-    let batch = Batch::pipeline(commands);
-    let timeout_ms = deferred::timeout_ms(gateway);
-    let replies = ports.pipeline(Store::Limits(0), &batch, timeout_ms).await;
-    let replies = replies
-        .inspect_err(|error| ports.log_failed_trip(error))
-        .ok()?;
-    let mut replies = replies.iter();
-    let (found, time) = (replies.next()?.as_list()?, replies.next()?);
-    let now_ms = time_ms(time)?;
-    let state = found
-        .first()
-        .and_then(Reply::as_bytes)
-        .and_then(State::read);
-    let Some(state) = state else {
-        // Nothing was ever sent: the first run sees whether there is something.
-        return Some(if kinds.is_empty() { Due::No } else { Due::Yes });
-    };
-    let (_, until_ms) = backoff(found.get(1));
-    if now_ms < until_ms {
-        return Some(Due::No);
-    }
-    let pending = kinds.iter().zip(replies).map(|(kind, seen)| {
-        let seen = seen.as_int().and_then(|seen| u64::try_from(seen).ok());
-        state.pending(kind, seen.unwrap_or(0))
-    });
-    let is_due = state.pass.is_some()
-        || gateway.settings.views.is_due(state.begun_ms, now_ms)
-        || pending.sum::<u64>() > MANY_PENDING;
-    Some(if is_due { Due::Yes } else { Due::No })
-}
-
-/// How often the origin refused, and until when it is left alone.
-fn backoff(reply: Option<&Reply>) -> (u32, u64) {
-    let text = reply.and_then(Reply::as_str).unwrap_or("");
-    let (times, until_ms) = text.split_once(' ').unwrap_or_default();
-    (times.parse().unwrap_or(0), until_ms.parse().unwrap_or(0))
 }
 
 struct Run<'a, P: Ports> {
@@ -660,92 +584,4 @@ impl<'a, P: Ports> Run<'a, P> {
             self.riding.push(Command::new("DEL").args(keys));
         }
     }
-}
-
-/// What Redis is told once the origin has a batch.
-fn end(batch: &Fixed, totals: &[(&Item, u64)]) -> Vec<Command> {
-    let (over, on): (Vec<&Entry>, Vec<&Entry>) = batch
-        .entries
-        .iter()
-        .partition(|entry| is_over(entry.day, batch.begun_ms));
-    let mut commands: Vec<Command> = Vec::new();
-    let mut last = None;
-    for entry in on {
-        let place = (entry.day, entry.item.bucket());
-        if last != Some(place) {
-            last = Some(place);
-            let key = items_key(place.0, place.1);
-            commands.push(Command::new("ZADD").arg(key).arg("XX").arg("GT"));
-        }
-        if let Some(command) = commands.pop() {
-            commands.push(command.arg(entry.upto).arg(entry.item.member()));
-        }
-    }
-    commands.extend(forget(over.iter().map(|entry| (entry.day, &entry.item))));
-    commands.extend(keep(totals));
-    commands
-}
-
-/// Keeps what the origin said. Totals stand in the order of their buckets.
-fn keep(totals: &[(&Item, u64)]) -> Vec<Command> {
-    let mut commands: Vec<Command> = Vec::new();
-    let mut last = None;
-    for (item, total) in totals {
-        let bucket = item.bucket();
-        let key = totals_key(bucket);
-        if last != Some(bucket) {
-            last = Some(bucket);
-            commands.push(Command::pexpire(&key, LONG_MS));
-            commands.push(Command::new("HSET").arg(key));
-        }
-        if let Some(command) = commands.pop() {
-            commands.push(command.arg(item.member()).arg(*total));
-        }
-    }
-    // An expiry needs its key.
-    commands.reverse();
-    commands
-}
-
-/// Ends items of days that are over, of which all is sent.
-fn forget<'i>(items: impl Iterator<Item = (u64, &'i Item)>) -> Vec<Command> {
-    let mut sets = Command::new("DEL");
-    let mut commands: Vec<Command> = Vec::new();
-    let mut last = None;
-    for (day, item) in items {
-        sets = sets.arg(item.set_key(day));
-        let place = (day, item.bucket());
-        if last != Some(place) {
-            last = Some(place);
-            commands.push(Command::new("ZREM").arg(items_key(place.0, place.1)));
-        }
-        if let Some(command) = commands.pop() {
-            commands.push(command.arg(item.member()));
-        }
-    }
-    if last.is_some() {
-        commands.push(sets);
-    }
-    commands
-}
-
-/// What the origin says that items of a batch have in all now, in the order of `counts`.
-fn totals<'b>(answer: &[u8], counts: &Counted<'b>) -> Vec<(&'b Item, u64)> {
-    let json = Value::read(answer).unwrap_or(Value::Null);
-    let mut totals: Vec<Option<u64>> = vec![None; counts.items.len()];
-    let said = json.get("totals").and_then(Value::as_array);
-    for said in said.unwrap_or_default() {
-        let text = |name| said.get(name).and_then(Value::as_str);
-        let item = text("kind").zip(text("id"));
-        let Some(item) = item.and_then(|(kind, id)| Item::new(kind, id)) else {
-            continue;
-        };
-        if let Some(total) = counts.place(&item).and_then(|at| totals.get_mut(at)) {
-            *total = said.get("total").and_then(Value::as_u64);
-        }
-    }
-    let known = counts.items.iter().zip(totals);
-    known
-        .filter_map(|((item, _), total)| Some((*item, total?)))
-        .collect()
 }
