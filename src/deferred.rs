@@ -3,6 +3,8 @@
 //! `gateway::handle` returns it, the edge runs it in `wait_until`; nothing else
 //! outlives a request.
 
+use std::rc::Rc;
+
 use futures_util::future::join;
 
 use crate::ahead::UnderWay;
@@ -85,7 +87,7 @@ pub enum Deferred {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proof {
     /// With the tags that the answer has.
-    pub lookup: Lookup,
+    pub lookup: Rc<Lookup>,
     pub generations: Vec<String>,
     /// Of tags that nobody knew before: they are set if there are none.
     pub seeds: Vec<Command>,
@@ -146,7 +148,7 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
                     _ => Vec::new(),
                 };
                 // Nobody should wait for a lock whose holder is done.
-                commands.push(Command::new("DEL").arg(flight.as_str()));
+                commands.push(Command::new("DEL").arg(&flight));
                 send(ports, Store::Cache, &Batch::multi(commands), timeout_ms).await;
             }
             if let Some(proof) = only_if {
@@ -155,7 +157,10 @@ async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {
                     gateway.l1.borrow_mut().forget(&proof.lookup.key);
                 }
                 if let Some(cell) = &proof.waiting {
-                    settle(cell, Flight::Tagged(proof.lookup.origin_tags.into()));
+                    settle(
+                        cell,
+                        Flight::Tagged(proof.lookup.origin_tags.as_slice().into()),
+                    );
                 }
             }
             gateway.flights.borrow_mut().land(&flight);

@@ -65,36 +65,31 @@ impl CacheStatus {
         }
     }
 
-    fn fields(&self) -> String {
+    /// This cache's member of the list (RFC 9211, 2).
+    fn member(&self) -> String {
+        let hit = |ttl: &str, detail| ["edgeweir; hit; ttl=", ttl, "; detail=", detail].concat();
+        let forwarded = |why: &str, more: &str| ["edgeweir; fwd=", why, more].concat();
+        let mut digits = Digits::new();
         match self {
-            Self::Hit { ttl_s } => {
-                ["hit; ttl=", Digits::new().format(*ttl_s), "; detail=l2"].concat()
-            }
-            Self::LocalHit { ttl_s } => {
-                ["hit; ttl=", Digits::new().format(*ttl_s), "; detail=l1"].concat()
-            }
-            Self::LastResort { ttl_s } => format!("hit; ttl={ttl_s}; detail=last-resort"),
-            Self::Stale { past_s } => [
-                "hit; ttl=-",
-                Digits::new().format(*past_s),
-                "; detail=stale",
-            ]
-            .concat(),
-            Self::Miss { stored: true, .. } => "fwd=miss; stored".to_owned(),
+            Self::Hit { ttl_s } => hit(digits.format(*ttl_s), "l2"),
+            Self::LocalHit { ttl_s } => hit(digits.format(*ttl_s), "l1"),
+            Self::LastResort { ttl_s } => hit(digits.format(*ttl_s), "last-resort"),
+            Self::Stale { past_s } => hit(digits.format(-past_s.cast_signed()), "stale"),
+            Self::Miss { stored: true, .. } => forwarded("miss", "; stored"),
             Self::Miss {
                 stored: false,
                 why: Some(why),
-            } => format!("fwd=miss; detail={why}"),
-            Self::Miss { .. } => "fwd=miss".to_owned(),
-            Self::Collapsed => "fwd=miss; collapsed".to_owned(),
-            Self::Bypass { why } => format!("fwd=bypass; detail={why}"),
+            } => forwarded("miss; detail=", why),
+            Self::Miss { .. } => forwarded("miss", ""),
+            Self::Collapsed => forwarded("miss", "; collapsed"),
+            Self::Bypass { why } => forwarded("bypass; detail=", why),
         }
     }
 }
 
 /// Appends this cache to the list that may have come from further up (RFC 9211, 2).
 pub fn add_cache_status(headers: &mut Headers, status: &CacheStatus) {
-    headers.append("cache-status", ["edgeweir; ", &status.fields()].concat());
+    headers.append("cache-status", status.member());
 }
 
 /// The same for a composed answer; `failed` are names of parts, `name.value`.
@@ -157,27 +152,45 @@ fn add_near(headers: &mut Headers, quotas: &[Quota]) {
 }
 
 fn add_draft_11(headers: &mut Headers, quotas: &[Quota]) {
-    let mut policies = Vec::with_capacity(quotas.len());
-    let mut states = Vec::with_capacity(quotas.len());
+    let mut policies = String::with_capacity(48 * quotas.len());
+    let mut states = String::with_capacity(48 * quotas.len());
     for quota in quotas {
-        let (mut one, mut other) = (Digits::new(), Digits::new());
-        let (size, window_s) = (one.format(quota.requests), whole_seconds(quota.window_ms));
-        let window_s = other.format(window_s);
-        policies.push(["\"", &quota.name, "\";q=", size, ";w=", window_s].concat());
-        let (left, reset_s) = (one.format(quota.remaining), whole_seconds(quota.reset_ms));
-        let reset_s = other.format(reset_s);
-        let mut state = ["\"", &quota.name, "\";r=", left, ";t=", reset_s].concat();
+        let name = &quota.name;
+        let window_s = whole_seconds(quota.window_ms);
+        add_item(
+            &mut policies,
+            name,
+            [";q=", ";w="],
+            [quota.requests.into(), window_s],
+        );
+        let reset_s = whole_seconds(quota.reset_ms);
+        add_item(
+            &mut states,
+            name,
+            [";r=", ";t="],
+            [quota.remaining.into(), reset_s],
+        );
         // The draft leaves room for parameters of one's own, with a name in front.
         if quota.is_shadow {
-            state.push_str(";edgeweir-shadow");
+            states.push_str(";edgeweir-shadow");
         }
         if quota.is_degraded {
-            state.push_str(";edgeweir-degraded");
+            states.push_str(";edgeweir-degraded");
         }
-        states.push(state);
     }
-    headers.append("ratelimit-policy", policies.join(", "));
-    headers.append("ratelimit", states.join(", "));
+    headers.append("ratelimit-policy", policies);
+    headers.append("ratelimit", states);
+}
+
+/// An item of a list (RFC 9651, 3.1): the name as an sf-string, and two parameters.
+fn add_item(list: &mut String, name: &str, parameters: [&str; 2], values: [u64; 2]) {
+    list.push_str(if list.is_empty() { "\"" } else { ", \"" });
+    list.push_str(name);
+    list.push('"');
+    for (parameter, value) in parameters.into_iter().zip(values) {
+        list.push_str(parameter);
+        list.push_str(Digits::new().format(value));
+    }
 }
 
 /// `X-RateLimit-Reset` is in Unix seconds, as express-rate-limit and GitHub
@@ -211,15 +224,16 @@ pub struct Timing {
 }
 
 pub fn add_server_timing(headers: &mut Headers, timing: Timing) {
-    let mut entries = Vec::with_capacity(2);
-    if let Some(redis_ms) = timing.redis_ms {
-        entries.push(["redis;dur=", Digits::new().format(redis_ms)].concat());
-    }
-    if let Some(origin_ms) = timing.origin_ms {
-        entries.push(["origin;dur=", Digits::new().format(origin_ms)].concat());
+    let mut entries = String::new();
+    for (name, spent_ms) in [("redis", timing.redis_ms), ("origin", timing.origin_ms)] {
+        let Some(spent_ms) = spent_ms else { continue };
+        entries.push_str(if entries.is_empty() { "" } else { ", " });
+        entries.push_str(name);
+        entries.push_str(";dur=");
+        entries.push_str(Digits::new().format(spent_ms));
     }
     if !entries.is_empty() {
-        headers.append("server-timing", entries.join(", "));
+        headers.append("server-timing", entries);
     }
 }
 

@@ -8,13 +8,52 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// Header fields in the order they came. Lookups are by lower-case name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+use memchr::memchr_iter;
+
+/// Header fields in the order they came. Lookups are by lower-case name. All names and values
+/// are in one text: a request's or an answer's fields are two allocations, not two each.
+#[derive(Clone, Default)]
+pub struct Headers {
+    text: String,
+    fields: Vec<Field>,
+}
+
+/// Where a name and a value begin and end.
+#[derive(Clone, Copy)]
+struct Field {
+    name: (usize, usize),
+    value: (usize, usize),
+}
 
 impl Headers {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Of a text that has a line for each name and each value, behind some lines of another kind.
+    pub fn of_lines(text: String, skipped: usize) -> Self {
+        let mut headers = Self {
+            text,
+            fields: Vec::with_capacity(16),
+        };
+        let mut begin = 0;
+        let mut ends = memchr_iter(b'\n', headers.text.as_bytes()).chain([headers.text.len()]);
+        let mut line = || {
+            let end = ends.next()?;
+            Some((std::mem::replace(&mut begin, end + 1), end))
+        };
+        for _ in 0..skipped {
+            line();
+        }
+        while let (Some(name), Some(value)) = (line(), line()) {
+            headers.fields.push(Field { name, value });
+        }
+        for Field { name, .. } in &headers.fields {
+            if let Some(name) = headers.text.get_mut(name.0..name.1) {
+                name.make_ascii_lowercase();
+            }
+        }
+        headers
     }
 
     /// The first value of a field; `name` is lower case.
@@ -23,10 +62,8 @@ impl Headers {
     }
 
     pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(field, _)| field == name)
-            .map(|(_, value)| value.as_str())
+        let is_it = move |(field, _): &(&str, &str)| *field == name;
+        self.iter().filter(is_it).map(|(_, value)| value)
     }
 
     pub fn contains(&self, name: &str) -> bool {
@@ -34,12 +71,27 @@ impl Headers {
     }
 
     /// Adds a field beside those that are there.
-    pub fn append(&mut self, name: &str, value: impl Into<String>) {
-        self.0.push((name.to_ascii_lowercase(), value.into()));
+    pub fn append(&mut self, name: &str, value: impl AsRef<str>) {
+        let value = value.as_ref();
+        if self.fields.is_empty() {
+            self.text.reserve(256);
+            self.fields.reserve(8);
+        }
+        let begin = self.text.len();
+        self.text.push_str(name);
+        if let Some(name) = self.text.get_mut(begin..) {
+            name.make_ascii_lowercase();
+        }
+        let middle = self.text.len();
+        self.text.push_str(value);
+        self.fields.push(Field {
+            name: (begin, middle),
+            value: (middle, self.text.len()),
+        });
     }
 
     /// Replaces every field of that name by this one.
-    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+    pub fn set(&mut self, name: &str, value: impl AsRef<str>) {
         self.remove(name);
         self.append(name, value);
     }
@@ -48,36 +100,50 @@ impl Headers {
         self.keep(&|field| field != name);
     }
 
-    /// Only the fields whose names are wanted.
+    /// Only the fields whose names are wanted. What is not stays in the text.
     pub fn keep(&mut self, is_wanted: &dyn Fn(&str) -> bool) {
-        self.0.retain(|(field, _)| is_wanted(field));
+        let text = &self.text;
+        (self.fields).retain(|field| is_wanted(within(text, field.name)));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        let pair = |field: &Field| {
+            (
+                within(&self.text, field.name),
+                within(&self.text, field.value),
+            )
+        };
+        self.fields.iter().map(pair)
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.fields.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.fields.is_empty()
     }
 }
 
-impl From<Vec<(String, String)>> for Headers {
-    fn from(mut fields: Vec<(String, String)>) -> Self {
-        for (name, _) in &mut fields {
-            name.make_ascii_lowercase();
-        }
-        Self(fields)
+fn within(text: &str, (begin, end): (usize, usize)) -> &str {
+    text.get(begin..end).unwrap_or_default()
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
     }
 }
 
-impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
         let mut headers = Self::new();
         for (name, value) in fields {

@@ -75,7 +75,7 @@ pub async fn run<P: Ports>(gateway: &Gateway, ports: &P, origin_requests: usize)
 }
 
 async fn take<P: Ports>(gateway: &Gateway, ports: &P, token: &str) -> bool {
-    let lock = Command::set_nx_get_px(LOCK, token, LOCK_MS);
+    let lock = Command::set_nx_get_px(LOCK, token.to_owned(), LOCK_MS);
     matches!(ask(gateway, ports, lock).await, Some(Reply::Nil))
 }
 

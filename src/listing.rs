@@ -1,5 +1,7 @@
 //! One cached listing: what is wanted, and its answer from what was found.
 
+use std::rc::Rc;
+
 use crate::ahead;
 use crate::cache::lookup::Ask;
 use crate::cache::{Entry, Found, Lookup, Lookups, Seen};
@@ -66,11 +68,11 @@ pub fn wanted_by(
     }
     Some(Wanted {
         route: route_index,
-        lookup: Lookup {
+        lookup: Rc::new(Lookup {
             key,
             tags,
             origin_tags: Vec::new(),
-        },
+        }),
         target,
         fields,
     })
@@ -95,8 +97,8 @@ pub async fn adopt<'w, P: Ports>(
         };
         let adopted = visit.gateway.adopted.borrow();
         if !adopted.recall(&wanted.lookup.key, entry, now_ms) {
-            commands.push(Command::new("PTTL").arg(wanted.lookup.key.as_str()));
-            lookups.push(wanted.lookup.clone(), Ask::WholeAndExpiry);
+            commands.push(Command::new("PTTL").arg(&wanted.lookup.key));
+            lookups.push(Rc::clone(&wanted.lookup), Ask::WholeAndExpiry);
             unknown.push((wanted, seen));
         }
     }

@@ -6,6 +6,8 @@
 //! trusted before it is not any more, or when an entry has tags of the origin's that this
 //! isolate did not know.
 
+use std::rc::Rc;
+
 use crate::cache::l1::Moment;
 use crate::cache::lookup::Ask;
 use crate::cache::origin_tags::MAX_TAGS;
@@ -45,7 +47,7 @@ impl Reading {
     }
 
     fn push(&mut self, place: usize, wanted: &Wanted, ask: Ask) {
-        self.lookups.push(wanted.lookup.clone(), ask);
+        self.lookups.push(Rc::clone(&wanted.lookup), ask);
         self.places.push((place, ask));
     }
 

@@ -111,14 +111,14 @@ impl Refused {
             .into_iter()
             .map(|counter| {
                 Command::new("ZINCRBY")
-                    .arg(key)
+                    .arg(key.to_owned())
                     .arg(counter.count - counter.error)
                     .arg(counter.member)
             })
             .collect();
         commands.push(
             Command::new("ZREMRANGEBYRANK")
-                .arg(key)
+                .arg(key.to_owned())
                 .args([0, -1 - KEPT]),
         );
         commands.push(Command::pexpire(key, ttl_ms));
@@ -136,7 +136,7 @@ pub fn top(redis_ms: u64) -> Batch {
 /// Reads the highest counts of a sorted set.
 pub fn read(key: &str) -> Command {
     Command::new("ZREVRANGE")
-        .arg(key)
+        .arg(key.to_owned())
         .args([0, READ - 1])
         .arg("WITHSCORES")
 }

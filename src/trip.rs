@@ -73,7 +73,7 @@ pub async fn ask<P: Ports>(
         Turn::Go(place) => {
             let mut read = reading.leave(visit);
             if !generations.is_empty() {
-                read.push(Command::new("MGET").args(generations.iter().map(String::as_str)));
+                read.push(Command::new("MGET").args(generations));
             }
             let rides = wants_controls.is_some() && (!is_free || !read.is_empty());
             let answered = send(visit, admission, ip, read, rides).await;

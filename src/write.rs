@@ -300,9 +300,7 @@ async fn store_written<P: Ports>(
     };
     if outcome == Outcome::Overtaken {
         // The edge serves it to nobody, but backends read the key itself.
-        let gone = Command::new("DEL")
-            .arg(lookup.key.as_str())
-            .arg(lookup.meta_key());
+        let gone = Command::new("DEL").arg(&lookup.key).arg(lookup.meta_key());
         visit.defer(Deferred::Send {
             store: Store::Cache,
             batch: Batch::pipeline(vec![gone]),

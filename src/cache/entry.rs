@@ -61,7 +61,7 @@ pub enum Origin {
 pub struct Meta {
     pub origin: Origin,
     pub status: u16,
-    pub headers: Vec<(String, String)>,
+    pub headers: Headers,
     /// Milliseconds since the epoch.
     pub stored: u64,
     pub fresh_until: u64,
@@ -83,7 +83,7 @@ impl Meta {
         Self {
             origin: Origin::Tags,
             status: 0,
-            headers: Vec::new(),
+            headers: Headers::new(),
             stored: 0,
             fresh_until: 0,
             stale_until: 0,
@@ -100,11 +100,7 @@ impl Meta {
         Self {
             origin,
             status: entry.status,
-            headers: entry
-                .headers
-                .iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
+            headers: entry.headers.clone(),
             stored: entry.stored_ms,
             fresh_until: entry.fresh_until_ms,
             stale_until: entry.stale_until_ms,
@@ -121,7 +117,7 @@ impl Meta {
 
     pub fn write(&self) -> String {
         let text = |text: &String| Value::from(text);
-        let header = |(name, value): &(String, String)| Value::Array(vec![text(name), text(value)]);
+        let header = |(name, value)| Value::Array(vec![Value::from(name), Value::from(value)]);
         let origin = match self.origin {
             Origin::Edge => "edge",
             Origin::Negative => "negative",
@@ -172,7 +168,7 @@ impl Meta {
                 .as_array()?
                 .iter()
                 .map(|pair| match pair.as_array()? {
-                    [name, value] => Some((text(name)?, text(value)?)),
+                    [name, value] => Some((name.as_str()?, value.as_str()?)),
                     _ => None,
                 })
                 .collect::<Option<_>>()?,
@@ -209,10 +205,10 @@ impl Meta {
         is_status && are_possible(&self.tags)
     }
 
-    pub fn into_entry(self, body: Bytes) -> Entry {
+    pub fn entry(&self, body: Bytes) -> Entry {
         Entry {
             status: self.status,
-            headers: self.headers.into(),
+            headers: self.headers.clone(),
             body,
             stored_ms: self.stored,
             fresh_until_ms: self.fresh_until,

@@ -7,6 +7,8 @@
 //! The origin's own tags are read as far as they are known; a record that names others is
 //! judged when those were read too.
 
+use std::rc::Rc;
+
 use crate::cache::entry::{Entry, Meta, Origin, etag, hash, is_json};
 use crate::cache::generation::{PREFIX_LOG, Standing, by_log, standing};
 use crate::cache::http::Record;
@@ -105,8 +107,20 @@ pub enum Ask {
 /// than a map is built.
 #[derive(Debug, Clone, Default)]
 pub struct Lookups {
-    lookups: Vec<(Lookup, Ask)>,
+    lookups: Vec<Asked>,
     keys: Vec<String>,
+    /// Where the log of prefixes is among the keys.
+    log: usize,
+}
+
+/// One of them, with the places of its values among the keys.
+#[derive(Debug, Clone)]
+struct Asked {
+    lookup: Rc<Lookup>,
+    ask: Ask,
+    /// Of body and record, unless they are not read.
+    entry: Option<(usize, usize)>,
+    generations: Vec<usize>,
 }
 
 impl Lookups {
@@ -117,21 +131,40 @@ impl Lookups {
         one
     }
 
-    pub fn push(&mut self, lookup: Lookup, ask: Ask) {
-        if ask != Ask::Changes {
-            self.push_key(lookup.key.clone());
-            self.push_key(lookup.meta_key());
-        }
-        for key in lookup.generation_keys() {
-            self.push_key(key);
-        }
-        self.lookups.push((lookup, ask));
+    pub fn push(&mut self, lookup: impl Into<Rc<Lookup>>, ask: Ask) {
+        let lookup = lookup.into();
+        let reads_entry = ask != Ask::Changes;
+        let entry = reads_entry.then(|| {
+            (
+                self.push_key(lookup.key.clone()),
+                self.push_key(lookup.meta_key()),
+            )
+        });
+        let mut generations = lookup.generation_keys();
+        self.keys.reserve(generations.len());
+        let generations = generations.drain(..).map(|key| {
+            let is_log = key == PREFIX_LOG;
+            let place = self.push_key(key);
+            if is_log {
+                self.log = place;
+            }
+            place
+        });
+        let asked = Asked {
+            generations: generations.collect(),
+            lookup,
+            ask,
+            entry,
+        };
+        self.lookups.push(asked);
     }
 
-    fn push_key(&mut self, key: String) {
-        if !self.keys.contains(&key) {
+    fn push_key(&mut self, key: String) -> usize {
+        let known = self.keys.iter().position(|known| *known == key);
+        known.unwrap_or_else(|| {
             self.keys.push(key);
-        }
+            self.keys.len() - 1
+        })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -142,9 +175,9 @@ impl Lookups {
     /// between, the old one is remembered, and found to be over the next time.
     pub fn commands(&self) -> Vec<Command> {
         let mut commands = Vec::new();
-        for (lookup, ask) in &self.lookups {
+        for Asked { lookup, ask, .. } in &self.lookups {
             if *ask != Ask::Whole {
-                commands.push(Command::new("PEXPIRETIME").arg(lookup.key.as_str()));
+                commands.push(Command::new("PEXPIRETIME").arg(&lookup.key));
             }
         }
         if !self.is_empty() {
@@ -155,7 +188,7 @@ impl Lookups {
 
     /// The MGET alone.
     pub fn command(&self) -> Command {
-        Command::new("MGET").args(self.keys.iter().map(String::as_str))
+        Command::new("MGET").args(&self.keys)
     }
 
     /// What the commands brought, one per lookup in order; `None` when the MGET's reply is
@@ -167,25 +200,25 @@ impl Lookups {
         if values.len() != self.keys.len() {
             return None;
         }
-        let value = |key: &str| {
-            let at = self.keys.iter().position(|known| known == key)?;
-            values.get(at)
-        };
         Some(
             self.lookups
                 .iter()
-                .map(|(lookup, ask)| {
-                    let generation = |key: &String| {
-                        let value = value(key).and_then(Reply::as_str)?;
-                        generation_of(lookup, key, value)
+                .map(|asked| {
+                    let Asked { lookup, ask, .. } = asked;
+                    let generation = |at: &usize| {
+                        let value = values.get(*at).and_then(Reply::as_str)?;
+                        match *at == self.log {
+                            true => by_log(value, &lookup.key),
+                            false => Some(value.to_owned()),
+                        }
                     };
-                    let generations: Vec<_> =
-                        lookup.generation_keys().iter().map(generation).collect();
-                    let body = value(&lookup.key).and_then(Reply::to_bytes);
+                    let generations: Vec<_> = asked.generations.iter().map(generation).collect();
+                    let (body, record_at) = asked.entry.unzip();
+                    let body = body.and_then(|at| values.get(at)?.to_bytes());
                     let judged = match lookup.key.starts_with(HTTP_KEYS) {
                         true => record(body, lookup, &generations),
                         false => {
-                            let meta = value(&lookup.meta_key()).and_then(meta);
+                            let meta = record_at.and_then(|at| meta(values.get(at)?));
                             judge(body, meta, lookup, &generations, now_ms)
                         }
                     };
@@ -274,8 +307,8 @@ impl Judged {
 }
 
 /// A record that says what is ever stored, read once as long as it is known.
-fn meta(reply: &Reply) -> Option<Meta> {
-    let read = |record: &[u8]| Meta::read(record).filter(Meta::is_possible);
+fn meta(reply: &Reply) -> Option<Rc<Meta>> {
+    let read = |record: &[u8]| Meta::read(record).filter(Meta::is_possible).map(Rc::new);
     let known = match reply {
         Reply::Shared(record) => record.twin(&read),
         _ => None,
@@ -288,7 +321,7 @@ fn meta(reply: &Reply) -> Option<Meta> {
 
 fn judge(
     body: Option<Bytes>,
-    meta: Option<Meta>,
+    meta: Option<Rc<Meta>>,
     lookup: &Lookup,
     generations: &[Option<String>],
     now_ms: u64,
@@ -297,9 +330,10 @@ fn judge(
         return Judged::new(Found::Packed(Box::new(packed)));
     }
     let (meta, body) = match (body, meta) {
-        (None, Some(mut meta)) if meta.origin != Origin::Edge => {
-            let body = meta.body.take().unwrap_or_default();
-            (meta, Bytes::from(body.into_bytes()))
+        (None, Some(meta)) if meta.origin != Origin::Edge => {
+            let body = meta.body.as_deref().unwrap_or_default();
+            let body = Bytes::from(body.as_bytes());
+            (meta, body)
         }
         (None, _) => return Judged::new(Found::Missing),
         (Some(body), Some(meta))
@@ -309,29 +343,28 @@ fn judge(
         }
         (Some(body), _) => return Judged::new(foreign(body, now_ms)),
     };
-    timely(meta, body, lookup, generations, now_ms)
+    timely(&meta, body, lookup, generations, now_ms)
 }
 
 /// What an entry is by its generations and times.
 pub(super) fn timely(
-    mut meta: Meta,
+    meta: &Meta,
     body: Bytes,
     lookup: &Lookup,
     generations: &[Option<String>],
     now_ms: u64,
 ) -> Judged {
-    let tags = std::mem::take(&mut meta.tags);
     let standing = match meta.origin {
         Origin::Tags => Standing::Gone,
-        _ => standing(lookup, &tags, &meta.generations, generations),
+        _ => standing(lookup, &meta.tags, &meta.generations, generations),
     };
     Judged {
         found: match standing {
-            Standing::Current => timed(meta.into_entry(body), true, now_ms),
-            Standing::Soft => timed(meta.into_entry(body), false, now_ms),
+            Standing::Current => timed(meta.entry(body), true, now_ms),
+            Standing::Soft => timed(meta.entry(body), false, now_ms),
             Standing::Unread | Standing::Gone => Found::Missing,
         },
-        tags,
+        tags: meta.tags.clone(),
         is_unread: standing == Standing::Unread,
     }
 }

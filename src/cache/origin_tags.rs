@@ -7,6 +7,8 @@
 //! when: one that is the same after a fetch as before it was not purged meanwhile, for
 //! whichever key it was read. An origin that sends no such fields costs nothing here.
 
+use std::rc::Rc;
+
 use crate::cache::http::sf::{self, Bare, Value};
 use crate::cache::lookup::Lookup;
 use crate::http::Headers;
@@ -120,9 +122,9 @@ impl Default for OriginTags {
 
 impl OriginTags {
     /// Names the tags that the key's answers had.
-    pub fn recall(&mut self, lookup: &mut Lookup) {
+    pub fn recall(&mut self, lookup: &mut Rc<Lookup>) {
         if let Some(tags) = self.tags.use_mut(&lookup.key) {
-            lookup.origin_tags.clone_from(tags);
+            Rc::make_mut(lookup).origin_tags.clone_from(tags);
         }
     }
 

@@ -7,6 +7,8 @@
 //! record of its own (`meta:{key}`) says how long the value lives on. Nothing here
 //! encrypts or compresses.
 
+use std::rc::Rc;
+
 use crate::http::Bytes;
 
 use super::GENERATION_TTL_S;
@@ -26,12 +28,12 @@ pub const HEAD_BYTES: usize = 8_192;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
     value: Bytes,
-    beside: Option<Meta>,
+    beside: Option<Rc<Meta>>,
 }
 
 impl Packed {
     /// `None`: it is another kind of value.
-    pub fn of(value: &Bytes, beside: Option<&Meta>) -> Option<Self> {
+    pub fn of(value: &Bytes, beside: Option<&Rc<Meta>>) -> Option<Self> {
         let mut kinds = [TEXT, CODED, SEALED].into_iter();
         let is_packed = kinds.any(|kind| value.starts_with(kind.as_bytes()));
         is_packed.then(|| Self {
@@ -52,7 +54,7 @@ impl Packed {
             Some(known) => known.clone(),
             None => unpack(&self.value),
         };
-        let beside = self.beside.as_ref();
+        let beside = self.beside.as_deref();
         judge(unpacked, beside, lookup, generations, now_ms)
     }
 }
@@ -68,7 +70,7 @@ pub fn judge_opened(
 }
 
 fn judge(
-    unpacked: Option<(Meta, Bytes)>,
+    unpacked: Option<(Rc<Meta>, Bytes)>,
     beside: Option<&Meta>,
     lookup: &Lookup,
     generations: &[Option<String>],
@@ -77,25 +79,21 @@ fn judge(
     let Some((meta, body)) = unpacked else {
         return Judged::new(Found::Missing);
     };
-    let meta = lived_on(meta, beside);
-    timely(meta, body, lookup, generations, now_ms)
+    timely(lived_on(&meta, beside), body, lookup, generations, now_ms)
 }
 
 /// What is known of an entry by the beginning of its value and the record beside it.
 pub fn record(head: &[u8], beside: Option<&Meta>) -> Option<Meta> {
     let (meta, ..) = split(head)?;
-    Some(lived_on(meta, beside))
+    Some(lived_on(&meta, beside).clone())
 }
 
 /// The record beside a value counts if it says how the same entry lives on.
-fn lived_on(meta: Meta, beside: Option<&Meta>) -> Meta {
+fn lived_on<'m>(meta: &'m Meta, beside: Option<&'m Meta>) -> &'m Meta {
     let is_of = |later: &&Meta| {
         later.hash == meta.hash && later.origin == meta.origin && later.stored >= meta.stored
     };
-    match beside.filter(is_of) {
-        Some(later) => later.clone(),
-        None => meta,
-    }
+    beside.filter(is_of).unwrap_or(meta)
 }
 
 /// The record, the body as it lies there, and whether that is base64.
@@ -111,13 +109,13 @@ fn split(value: &[u8]) -> Option<(Meta, &[u8], bool)> {
     Some((meta, body, is_coded))
 }
 
-fn unpack(value: &[u8]) -> Option<(Meta, Bytes)> {
+fn unpack(value: &[u8]) -> Option<(Rc<Meta>, Bytes)> {
     let (meta, body, is_coded) = split(value)?;
     let body: Bytes = match is_coded {
         true => base64::decode(body)?.into(),
         false => body.into(),
     };
-    (meta.hash == body.hash(&hash)).then_some((meta, body))
+    (meta.hash == body.hash(&hash)).then(|| (Rc::new(meta), body))
 }
 
 /// Record and body, as a cipher takes them.
@@ -167,6 +165,6 @@ pub fn commands(lookup: &Lookup, value: String, life_ms: u64, lock_key: &str) ->
     for key in lookup.generation_keys() {
         commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
     }
-    commands.push(Command::new("DEL").arg(lock_key));
+    commands.push(Command::new("DEL").arg(lock_key.to_owned()));
     Batch::multi(commands)
 }

@@ -64,7 +64,7 @@ impl Purge {
         }
         if !self.is_soft {
             for key in self.keys.iter().filter(is_other) {
-                commands.push(Command::new("DEL").arg(key.as_str()).arg(meta_key(key)));
+                commands.push(Command::new("DEL").arg(key).arg(meta_key(key)));
             }
         }
         if !self.prefixes.is_empty() {
@@ -83,7 +83,7 @@ impl Purge {
 /// A generation never used before.
 fn reset(key: &str, random: u128) -> Command {
     Command::new("SET")
-        .arg(key)
+        .arg(key.to_owned())
         .arg(generation(random))
         .arg("EX")
         .arg(GENERATION_TTL_S)
@@ -91,7 +91,7 @@ fn reset(key: &str, random: u128) -> Command {
 
 /// A generation that is not there begins with what no entry remembers.
 fn append(commands: &mut Vec<Command>, key: String, more: String) {
-    commands.push(Command::new("APPEND").arg(key.as_str()).arg(more));
+    commands.push(Command::new("APPEND").arg(&key).arg(more));
     commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
 }
 
@@ -108,12 +108,12 @@ pub fn shorten(
         let [Word::Text(name), Word::Text(key), ..] = command.words() else {
             continue;
         };
-        let most = match key.as_str() {
+        let most = match key.as_ref() {
             PREFIX_LOG => MAX_LOG_BYTES,
             _ => MAX_GENERATION_BYTES,
         };
         if name == "APPEND"
-            && !kept.contains(key)
+            && !kept.iter().any(|kept| kept == key)
             && reply.as_int().is_some_and(|bytes| bytes > most as i64)
         {
             commands.push(reset(key, random));

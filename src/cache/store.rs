@@ -239,7 +239,7 @@ pub fn commands(
     offset_ms: i64,
 ) -> Batch {
     let mut commands = writes(lookup, entry, times, generations, offset_ms);
-    commands.push(Command::new("DEL").arg(lock_key));
+    commands.push(Command::new("DEL").arg(lock_key.to_owned()));
     Batch::multi(commands)
 }
 
@@ -260,7 +260,7 @@ pub fn writes(
     match (origin, std::str::from_utf8(&entry.body)) {
         (Origin::Edge, Ok(body)) => {
             let until_ms = until_ms(entry, life_ms, offset_ms);
-            commands.push(Command::set_pxat(&lookup.key, body, until_ms));
+            commands.push(Command::set_pxat(&lookup.key, body.to_owned(), until_ms));
             commands.push(Command::set_px(
                 &lookup.meta_key(),
                 record,
@@ -269,7 +269,7 @@ pub fn writes(
         }
         (Origin::Negative, Ok(_)) => {
             // An older positive body must not stay beside the negative record.
-            commands.push(Command::new("DEL").arg(lookup.key.as_str()));
+            commands.push(Command::new("DEL").arg(&lookup.key));
             commands.push(Command::set_px(&lookup.meta_key(), record, life_ms));
         }
         (Origin::Tags, _) | (_, Err(_)) => {}
@@ -295,14 +295,14 @@ pub fn extension(
     let record = Meta::of(entry, times.origin, generations.to_vec(), tags).write();
     let mut commands = vec![
         Command::new("PEXPIREAT")
-            .arg(lookup.key.as_str())
+            .arg(&lookup.key)
             .arg(until_ms(entry, life_ms, offset_ms)),
         Command::set_px(&lookup.meta_key(), record, life_ms + META_MARGIN_MS),
     ];
     for key in lookup.generation_keys() {
         commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
     }
-    commands.push(Command::new("DEL").arg(lock_key));
+    commands.push(Command::new("DEL").arg(lock_key.to_owned()));
     Batch::multi(commands)
 }
 
@@ -314,7 +314,7 @@ pub fn tags(lookup: &Lookup) -> Vec<Command> {
     let record = Meta::of_tags(&lookup.origin_tags).write();
     vec![
         // A body whose record is gone would pass for another service's.
-        Command::new("DEL").arg(lookup.key.as_str()),
+        Command::new("DEL").arg(&lookup.key),
         Command::set_px(&lookup.meta_key(), record, TAGS_MS),
     ]
 }

@@ -109,10 +109,10 @@ impl Written {
                 if after.len() > MAX_GENERATION_BYTES {
                     return None;
                 }
-                commands.push(Command::new("APPEND").arg(key.as_str()).arg(&*suffix));
+                commands.push(Command::new("APPEND").arg(key).arg(suffix.clone()));
                 after.push_str(&suffix);
             } else if before.is_none() {
-                let seed = Command::new("SET").arg(key.as_str()).arg(&*suffix);
+                let seed = Command::new("SET").arg(key).arg(suffix.clone());
                 commands.push(seed.arg("NX").arg("EX").arg(GENERATION_TTL_S));
                 after.push_str(&suffix);
             }

@@ -101,20 +101,16 @@ pub fn head(request: &Request) -> Head {
     let text = request_text(request);
     let mut lines = text.split('\n');
     let mut line = || lines.next().unwrap_or_default().to_owned();
+    let (method, url) = (line(), line());
     Head {
-        method: line(),
-        url: line(),
-        headers: pairs(lines),
+        method,
+        url,
+        headers: Headers::of_lines(text, 2),
     }
 }
 
 pub fn headers(headers: &web_sys::Headers) -> Headers {
-    pairs(fields_text(headers).split('\n').skip(1))
-}
-
-fn pairs<'t>(mut lines: impl Iterator<Item = &'t str>) -> Headers {
-    let pairs = std::iter::from_fn(|| Some((lines.next()?, lines.next()?)));
-    pairs.collect()
+    Headers::of_lines(fields_text(headers), 1)
 }
 
 /// What came of a `post`; of a `sleep` it says nothing.
@@ -328,7 +324,7 @@ fn address(url: &str) -> JsValue {
 pub async fn post(request: &Post, most: u32, can_end: bool) -> Landed {
     let fields = request.headers.iter();
     let fields: Vec<(&str, &str)> = fields
-        .map(|(name, value)| (*name, value.as_str()))
+        .map(|(name, value)| (*name, value.as_ref()))
         .collect();
     let Ok(fields) = fields::own(&fields).and_then(Own::changed) else {
         return Landed::default();

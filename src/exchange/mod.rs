@@ -63,11 +63,11 @@ impl Exchange {
         Some(Self {
             wanted: Wanted {
                 route: index,
-                lookup: Lookup {
+                lookup: Rc::new(Lookup {
                     key,
                     tags,
                     origin_tags: Vec::new(),
-                },
+                }),
                 target,
                 fields: Headers::new(),
             },

@@ -76,7 +76,7 @@ impl<P: Ports> Turn<'_, '_, P> {
     }
 
     pub fn unlock(&self) {
-        let unlock = Command::new("DEL").arg(self.fill.lock_key.as_str());
+        let unlock = Command::new("DEL").arg(&self.fill.lock_key);
         self.fill.end(vec![unlock]);
     }
 
@@ -316,7 +316,7 @@ impl<P: Ports> Turn<'_, '_, P> {
             commands.push(self.fill.uncacheable(cell, UNCACHEABLE_MS));
         }
         if ends {
-            let key = self.exchange.wanted.lookup.key.as_str();
+            let key = &self.exchange.wanted.lookup.key;
             commands.push(Command::new("DEL").arg(key));
             let generations = self.fill.generations.clone();
             self.fill
@@ -350,7 +350,7 @@ impl<P: Ports> Turn<'_, '_, P> {
         for key in lookup.generation_keys() {
             commands.push(Command::new("EXPIRE").arg(key).arg(GENERATION_TTL_S));
         }
-        commands.push(Command::new("DEL").arg(self.fill.lock_key.as_str()));
+        commands.push(Command::new("DEL").arg(&self.fill.lock_key));
         let batch = Batch::multi(commands);
         self.fill.end_proven(cell, outcome, batch, proof, None);
     }

@@ -41,14 +41,14 @@ impl<P: Ports> Fill<'_, '_, P> {
                     let fresh = generation(self.visit.ports.random());
                     let life_ms = GENERATION_TTL_S * 1000;
                     let key = generation_key(tag);
-                    seeds.push(Command::set_nx_get_px(&key, fresh.as_str(), life_ms));
+                    seeds.push(Command::set_nx_get_px(&key, &fresh, life_ms));
                     fresh
                 }
             });
         }
         let waiting = None;
         Proof {
-            lookup,
+            lookup: Rc::new(lookup),
             generations: known,
             seeds,
             waiting,
@@ -68,7 +68,7 @@ impl<P: Ports> Fill<'_, '_, P> {
         let batch = packing::commands(self.visit, &proof, entry, times, lock_key).await;
         let Some(batch) = batch else {
             settle(cell, Flight::Done(entry.clone()));
-            self.end(vec![Command::new("DEL").arg(lock_key)]);
+            self.end(vec![Command::new("DEL").arg(lock_key.to_owned())]);
             return false;
         };
         let or = stale.and_then(|stale| {
@@ -110,7 +110,7 @@ impl<P: Ports> Fill<'_, '_, P> {
     pub fn again(&self, cell: &FlightCell, tags: Rc<[String]>, is_ours: bool) {
         settle(cell, Flight::Tagged(tags));
         match is_ours {
-            true => self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]),
+            true => self.end(vec![Command::new("DEL").arg(&self.lock_key)]),
             false => self.land(),
         }
     }
@@ -145,9 +145,7 @@ impl<P: Ports> Fill<'_, '_, P> {
         // one that fails or is too busy does not.
         if self.is_refresh && !is_failing(response.status) {
             let lookup = &self.wanted.lookup;
-            let gone = Command::new("DEL")
-                .arg(lookup.key.as_str())
-                .arg(lookup.meta_key());
+            let gone = Command::new("DEL").arg(&lookup.key).arg(lookup.meta_key());
             self.end_if_current(Batch::multi(vec![gone, word]), self.generations.clone());
         } else {
             self.end(vec![word]);

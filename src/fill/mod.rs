@@ -56,7 +56,7 @@ const FAILED_UNREACHABLE: &str = "failed:unreachable";
 pub struct Wanted {
     /// Index into the policy's routes; that route has a cache rule.
     pub route: usize,
-    pub lookup: Lookup,
+    pub lookup: Rc<Lookup>,
     /// Path and listed query: the same for everybody who wants this key.
     pub target: String,
     /// What the origin is told beside the edge's own fields: who a user is.
@@ -81,7 +81,7 @@ impl Wanted {
     pub fn named(&self, origin_tags: &[String]) -> Self {
         Self {
             route: self.route,
-            lookup: self.lookup.named(origin_tags),
+            lookup: Rc::new(self.lookup.named(origin_tags)),
             target: self.target.clone(),
             fields: self.fields.clone(),
         }
@@ -296,7 +296,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
                     ..
                 } => {
                     settle(cell, Flight::Done(entry.clone()));
-                    self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
+                    self.end(vec![Command::new("DEL").arg(&self.lock_key)]);
                     return Ok(Filled::Entry(entry, CacheStatus::Collapsed));
                 }
                 Lock::Taken { generations, .. } => {
@@ -413,7 +413,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
     /// Ends a fill for which there is no need any more.
     fn leave_to(&self, cell: &FlightCell, entry: Entry) -> Refreshed {
         settle(cell, Flight::Done(entry.clone()));
-        self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
+        self.end(vec![Command::new("DEL").arg(&self.lock_key)]);
         self.visit
             .gateway
             .l1
@@ -428,7 +428,7 @@ impl<'v, 'a, P: Ports> Fill<'v, 'a, P> {
             return self.ask_origin(cell, generations, None).await;
         }
         settle(cell, Flight::Uncacheable);
-        self.end(vec![Command::new("DEL").arg(self.lock_key.as_str())]);
+        self.end(vec![Command::new("DEL").arg(&self.lock_key)]);
         Filled::Refused
     }
 

@@ -40,7 +40,7 @@ pub async fn seed_keys<P: Ports>(
         .iter()
         .zip(&generations)
         .filter(|(_, generation)| generation.is_none())
-        .map(|(key, _)| Command::set_nx_get_px(key, fresh.as_str(), GENERATION_TTL_S * 1000))
+        .map(|(key, _)| Command::set_nx_get_px(key, &fresh, GENERATION_TTL_S * 1000))
         .collect();
     let mut replies = if seeds.is_empty() {
         Vec::new()

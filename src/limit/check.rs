@@ -406,9 +406,14 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
     /// Repeats a refusal that still holds, without a trip.
     fn refuse_here(&self, now_ms: u64) -> Option<(Verdict, Vec<Quota>)> {
         let memory = self.trips.memory.borrow();
+        let rules = self.trips.rules;
+        let is_refused = |rule: &Rule<'_>| memory.refusal(rule, now_ms).is_some();
+        if !rules.iter().any(is_refused) {
+            return None;
+        }
         let mut verdict = None;
-        let mut quotas = Vec::with_capacity(self.trips.rules.len());
-        for rule in self.trips.rules {
+        let mut quotas = Vec::with_capacity(rules.len());
+        for rule in rules {
             let label_ms = memory.label(rule.shard, now_ms);
             quotas.push(match memory.refusal(rule, now_ms) {
                 Some(refusal) => {
@@ -422,6 +427,9 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
     }
 
     fn give_back_later(&mut self, held: &[Held]) {
+        if held.is_empty() {
+            return;
+        }
         for (shard, _) in self.by_shard(&(0..self.trips.rules.len()).collect::<Vec<_>>()) {
             let of_shard =
                 |held: &&Held| self.trips.rule(held).map(|rule| rule.shard) == Some(shard);

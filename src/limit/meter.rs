@@ -122,7 +122,7 @@ impl Meter {
             let oldest_ms = start_ms.saturating_sub(LOG_KEEPS_MS);
             commands.push(
                 Command::new("ZREMRANGEBYSCORE")
-                    .arg(key.as_str())
+                    .arg(&key)
                     .arg("-inf")
                     .arg(oldest_ms),
             );
@@ -137,7 +137,7 @@ impl Meter {
         } else if self.window.is_bucket() {
             commands.push(
                 Command::new("ZADD")
-                    .arg(key.as_str())
+                    .arg(&key)
                     .arg("GT")
                     .arg(self.window.bucket_now_us(spot.at_ms))
                     .arg(BUCKET_MEMBER),

@@ -257,7 +257,7 @@ impl Penalties {
         }
         entry.looked_ms = Some(now.own_ms);
         let key = key(ip);
-        let mut set = Command::new("HSET").arg(key.as_str());
+        let mut set = Command::new("HSET").arg(&key);
         let mut is_set = false;
         let mut suspected_until_ms = 0;
         for tally in &mut entry.tallies {
@@ -323,8 +323,8 @@ impl Penalties {
         let mut commands = Vec::new();
         let deleted = excess(&fields);
         if !deleted.is_empty() {
-            let delete = Command::new("HDEL").arg(key.as_str());
-            commands.push(delete.args(deleted));
+            let delete = Command::new("HDEL").arg(&key);
+            commands.push(delete.args(deleted.into_iter().map(str::to_owned)));
         }
         // Whoever did not know of the record may have shortened its life.
         if is_new && record != Record::default() {
@@ -337,7 +337,7 @@ impl Penalties {
         };
         if let Some(next) = next {
             entry.learn(next, now);
-            let set = Command::new("HSET").arg(key.as_str());
+            let set = Command::new("HSET").arg(&key);
             commands.push(set.args(["s".to_owned(), next.text()]));
             commands.push(entry.expire(&key, self.longest_window_ms, now));
         }

@@ -3,22 +3,30 @@
 //! Nothing here sends anything. A `Batch` always has one reply per command, in
 //! the same order.
 
-/// One word of a command: text, or a number that needs no quoting.
+use std::borrow::Cow;
+
+/// One word of a command: text, or a number that needs no quoting. A literal is not copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word {
-    Text(String),
+    Text(Cow<'static, str>),
     Int(i64),
 }
 
-impl From<&str> for Word {
-    fn from(text: &str) -> Self {
-        Word::Text(text.to_owned())
+impl From<&'static str> for Word {
+    fn from(text: &'static str) -> Self {
+        Word::Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<&String> for Word {
+    fn from(text: &String) -> Self {
+        Word::Text(Cow::Owned(text.clone()))
     }
 }
 
 impl From<String> for Word {
     fn from(text: String) -> Self {
-        Word::Text(text)
+        Word::Text(Cow::Owned(text))
     }
 }
 
@@ -48,9 +56,10 @@ pub struct Command {
 
 impl Command {
     pub fn new(name: &'static str) -> Self {
-        Self {
-            words: vec![Word::from(name)],
-        }
+        // Most have no more words.
+        let mut words = Vec::with_capacity(6);
+        words.push(Word::from(name));
+        Self { words }
     }
 
     #[must_use]
@@ -76,18 +85,22 @@ impl Command {
 
     /// `PEXPIRE key ms`.
     pub fn pexpire(key: &str, ttl_ms: u64) -> Self {
-        Self::new("PEXPIRE").arg(key).arg(ttl_ms)
+        Self::new("PEXPIRE").arg(key.to_owned()).arg(ttl_ms)
     }
 
     /// `SET key value PX ms`.
     pub fn set_px(key: &str, value: impl Into<Word>, ttl_ms: u64) -> Self {
-        Self::new("SET").arg(key).arg(value).arg("PX").arg(ttl_ms)
+        Self::new("SET")
+            .arg(key.to_owned())
+            .arg(value)
+            .arg("PX")
+            .arg(ttl_ms)
     }
 
     /// `SET key value PXAT ms`, in Redis' time (since Redis 6.2).
     pub fn set_pxat(key: &str, value: impl Into<Word>, expiry_ms: u64) -> Self {
         Self::new("SET")
-            .arg(key)
+            .arg(key.to_owned())
             .arg(value)
             .arg("PXAT")
             .arg(expiry_ms)
@@ -97,7 +110,7 @@ impl Command {
     /// (Redis 7.0 allows NX with GET).
     pub fn set_nx_get_px(key: &str, value: impl Into<Word>, ttl_ms: u64) -> Self {
         Self::new("SET")
-            .arg(key)
+            .arg(key.to_owned())
             .arg(value)
             .arg("NX")
             .arg("GET")

@@ -49,7 +49,7 @@ impl Rest<'_> {
                 self.take(b",")?;
             }
             let key = match keys.next() {
-                Some(Word::Text(key)) => Some(key.as_str()),
+                Some(Word::Text(key)) => Some(key.as_ref()),
                 _ => None,
             };
             items.push(self.leaf(key, known)?);

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 
@@ -34,11 +35,12 @@ pub trait Transport {
     ) -> impl Future<Output = Result<Answer, TransportError>>;
 }
 
-/// What to send. `Debug` shows neither headers nor body.
+/// What to send; all but the body is mostly the same each time. `Debug` shows neither
+/// headers nor body.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Post {
-    pub url: String,
-    pub headers: Vec<(&'static str, String)>,
+    pub url: Rc<str>,
+    pub headers: Vec<(&'static str, Rc<str>)>,
     pub body: String,
 }
 
@@ -227,12 +229,15 @@ impl Client {
     }
 }
 
-#[derive(Debug)]
 struct Link {
     endpoint: Endpoint,
     breaker: Cell<Breaker>,
+    pipeline_url: Rc<str>,
+    multi_url: Rc<str>,
+    /// What every trip says.
+    fields: [(&'static str, Rc<str>); 3],
     /// Of the last answer: sent back so that a read sees this isolate's writes.
-    sync_token: RefCell<Option<String>>,
+    sync_token: RefCell<Option<Rc<str>>>,
 }
 
 /// Longer than any token Upstash sends; it becomes a header of the next request.
@@ -240,12 +245,27 @@ const MAX_SYNC_TOKEN_BYTES: usize = 1_024;
 
 const MAX_DETAIL_BYTES: usize = 120;
 
+/// Its fields are secret.
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.endpoint.fmt(f)
+    }
+}
+
 impl Link {
     fn new(endpoint: Endpoint, seed: u64) -> Self {
+        let Endpoint { url, token } = &endpoint;
         Self {
-            endpoint,
             breaker: Cell::new(Breaker::new(seed)),
+            pipeline_url: format!("{url}/pipeline").into(),
+            multi_url: format!("{url}/multi-exec").into(),
+            fields: [
+                ("authorization", format!("Bearer {token}").into()),
+                ("content-type", "application/json".into()),
+                ("upstash-encoding", "base64".into()),
+            ],
             sync_token: RefCell::new(None),
+            endpoint,
         }
     }
 
@@ -281,22 +301,17 @@ impl Link {
 
     fn post(&self, batch: &Batch) -> Option<Post> {
         let body = codec::encode(batch)?;
-        let Endpoint { url, token } = &self.endpoint;
-        let path = if batch.atomic {
-            "multi-exec"
-        } else {
-            "pipeline"
+        let url = match batch.atomic {
+            true => &self.multi_url,
+            false => &self.pipeline_url,
         };
-        let mut headers = vec![
-            ("authorization", format!("Bearer {token}")),
-            ("content-type", "application/json".to_owned()),
-            ("upstash-encoding", "base64".to_owned()),
-        ];
+        let mut headers = Vec::with_capacity(self.fields.len() + 1);
+        headers.extend_from_slice(&self.fields);
         if let Some(sync_token) = self.sync_token.borrow().clone() {
             headers.push(("upstash-sync-token", sync_token));
         }
         Some(Post {
-            url: format!("{url}/{path}"),
+            url: Rc::clone(url),
             headers,
             body,
         })
@@ -308,7 +323,7 @@ impl Link {
             && token.len() <= MAX_SYNC_TOKEN_BYTES
             && token.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         {
-            *self.sync_token.borrow_mut() = Some(token.clone());
+            *self.sync_token.borrow_mut() = Some(token.as_str().into());
         }
     }
 

@@ -288,7 +288,7 @@ impl Plan {
                 .arg(key)
                 .arg("NX")
                 .arg(0_u32)
-                .arg(view.sight.item.member()));
+                .arg(view.sight.item.member().to_owned()));
         }
         let groups = views.iter().map(|view| {
             let key = view.sight.item.set_key(view.sight.day);
@@ -297,7 +297,7 @@ impl Plan {
         let groups = groups.collect();
         for view in &views {
             let key = seen_key(view.sight.item.kind(), view.sight.day);
-            add(Command::new("PFADD").arg(key.as_str()).arg(view.number()));
+            add(Command::new("PFADD").arg(&key).arg(view.number()));
             if gateway.views.borrow_mut().counted.use_mut(&key).is_none() {
                 add(Command::pexpire(&key, LONG_MS));
             }

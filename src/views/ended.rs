@@ -22,7 +22,7 @@ pub fn end(batch: &Fixed, totals: &[(&Item, u64)]) -> Vec<Command> {
             commands.push(Command::new("ZADD").arg(key).arg("XX").arg("GT"));
         }
         if let Some(command) = commands.pop() {
-            commands.push(command.arg(entry.upto).arg(entry.item.member()));
+            commands.push(command.arg(entry.upto).arg(entry.item.member().to_owned()));
         }
     }
     commands.extend(forget(over.iter().map(|entry| (entry.day, &entry.item))));
@@ -43,7 +43,7 @@ pub fn keep(totals: &[(&Item, u64)]) -> Vec<Command> {
             commands.push(Command::new("HSET").arg(key));
         }
         if let Some(command) = commands.pop() {
-            commands.push(command.arg(item.member()).arg(*total));
+            commands.push(command.arg(item.member().to_owned()).arg(*total));
         }
     }
     // An expiry needs its key.
@@ -64,7 +64,7 @@ pub fn forget<'i>(items: impl Iterator<Item = (u64, &'i Item)>) -> Vec<Command> 
             commands.push(Command::new("ZREM").arg(items_key(place.0, place.1)));
         }
         if let Some(command) = commands.pop() {
-            commands.push(command.arg(item.member()));
+            commands.push(command.arg(item.member().to_owned()));
         }
     }
     if last.is_some() {

@@ -127,8 +127,7 @@ impl Walk {
             from = bucket + 1;
         }
         let keys = keys.chunks(MAX_KEYS);
-        keys.map(|keys| Command::new("EXISTS").args(keys.iter().map(String::as_str)))
-            .collect()
+        keys.map(|keys| Command::new("EXISTS").args(keys)).collect()
     }
 
     pub fn end(day: u64) -> Command {

@@ -56,7 +56,11 @@ fn commands<'i>(
         for day in days.clone() {
             commands.push(Command::new("SCARD").arg(item.set_key(day)));
             let key = items_key(day, item.bucket());
-            commands.push(Command::new("ZSCORE").arg(key).arg(item.member()));
+            commands.push(
+                Command::new("ZSCORE")
+                    .arg(key)
+                    .arg(item.member().to_owned()),
+            );
         }
     }
     commands
@@ -90,7 +94,7 @@ pub async fn of_item<P: Ports>(visit: &Visit<'_, P>, item: &Item) -> Option<(u64
         let days = from.clamp(first, today)..=today;
         let mut batch = commands(std::iter::once(item), &days);
         let total = Command::new("HGET").arg(totals_key(item.bucket()));
-        batch.push(total.arg(item.member()));
+        batch.push(total.arg(item.member().to_owned()));
         let timeout_ms = visit.redis_timeout_ms();
         let batch = Batch::pipeline(batch);
         let replies = visit.pipeline(Store::Limits(0), &batch, timeout_ms).await;

@@ -193,9 +193,7 @@ impl<'a, P: Ports> Run<'a, P> {
         let mut claim = String::from("views:_claim:");
         claim.push_str(&self.token);
         let commands = vec![
-            Command::new("SADD")
-                .arg(claim.as_str())
-                .arg(self.token.as_str()),
+            Command::new("SADD").arg(&claim).arg(&self.token),
             Command::pexpire(&claim, LOCK_MS),
             Command::new("RENAMENX").arg(claim).arg(LOCK),
             Command::new("MGET").arg(STATE).arg(BACKOFF),
@@ -224,7 +222,7 @@ impl<'a, P: Ports> Run<'a, P> {
     }
 
     fn release(&self) -> Command {
-        Command::new("SREM").arg(LOCK).arg(self.token.as_str())
+        Command::new("SREM").arg(LOCK).arg(&self.token)
     }
 
     async fn unlock(&mut self) {
@@ -436,7 +434,7 @@ impl<'a, P: Ports> Run<'a, P> {
     async fn look(&mut self, looks: Vec<(Place, String)>) -> Result<(), Stop> {
         let scans = looks.iter().map(|(place, cursor)| {
             let key = items_key(place.day, place.bucket);
-            let scan = Command::new("ZSCAN").arg(key).arg(cursor.as_str());
+            let scan = Command::new("ZSCAN").arg(key).arg(cursor);
             scan.arg("COUNT").arg(SCAN_COUNT)
         });
         let scans = scans.collect();
@@ -515,7 +513,7 @@ impl<'a, P: Ports> Run<'a, P> {
     async fn fix(&mut self, batch: &Fixed) -> Result<(), Stop> {
         let key = batch_key(self.state.number + 1);
         let commands = vec![
-            Command::new("SISMEMBER").arg(LOCK).arg(self.token.as_str()),
+            Command::new("SISMEMBER").arg(LOCK).arg(&self.token),
             Command::pexpire(LOCK, LOCK_MS),
             Command::new("SET")
                 .arg(key)

@@ -93,9 +93,8 @@ pub async fn pass<P: Ports>(run: &Run<'_, P>, routes: &[usize], which: Which) ->
         }
         cursor = format!("{OWN_CURSOR}{}", hash(names.as_bytes()));
     }
-    let cursor = cursor.as_str();
     let mut batch = top::read_all(policy, routes, ports.now_ms());
-    batch.commands.push(Command::new("GET").arg(cursor));
+    batch.commands.push(Command::new("GET").arg(&cursor));
     let replies = trip(gateway, ports, Store::Limits(0), &batch).await?;
     let (last, counts) = replies.split_last()?;
     let mut wanted = candidates(gateway, routes, counts);
@@ -125,8 +124,8 @@ pub async fn pass<P: Ports>(run: &Run<'_, P>, routes: &[usize], which: Which) ->
     done.warmed.left += wanted.len() - looked_at;
     let keep = match (done.tried, which) {
         (Some(_), Which::All) if done.warmed.left == 0 => Some(Command::new("DEL").arg(cursor)),
-        (Some(key), Which::Due) => Some(Command::set_px(cursor, key, CURSOR_TTL_MS)),
-        (Some(key), Which::All) => Some(Command::set_px(cursor, key, OWN_CURSOR_TTL_MS)),
+        (Some(key), Which::Due) => Some(Command::set_px(&cursor, key, CURSOR_TTL_MS)),
+        (Some(key), Which::All) => Some(Command::set_px(&cursor, key, OWN_CURSOR_TTL_MS)),
         (None, _) => None,
     };
     if let Some(keep) = keep {
@@ -226,7 +225,7 @@ async fn due<P: Ports>(
         keys.push(wanted.lookup.meta_key());
         keys.extend(wanted.lookup.generation_keys());
         if is_packed(wanted) {
-            let head = Command::new("GETRANGE").arg(wanted.lookup.key.as_str());
+            let head = Command::new("GETRANGE").arg(&wanted.lookup.key);
             heads.push(head.args([0, packed::HEAD_BYTES as u64 - 1]));
         }
     }
@@ -305,7 +304,7 @@ async fn gone<'k, P: Ports>(
     if keys.is_empty() {
         return Some(Vec::new());
     }
-    let all = Command::new("EXISTS").args(keys.iter().copied());
+    let all = Command::new("EXISTS").args(keys.iter().map(|key| (*key).to_owned()));
     let replies = trip(gateway, ports, Store::Cache, &Batch::pipeline(vec![all])).await?;
     let there = replies.first().and_then(Reply::as_int)?;
     if usize::try_from(there) == Ok(keys.len()) {
@@ -313,7 +312,9 @@ async fn gone<'k, P: Ports>(
     }
     let mut batch = Batch::default();
     for key in keys {
-        batch.commands.push(Command::new("EXISTS").arg(*key));
+        batch
+            .commands
+            .push(Command::new("EXISTS").arg((*key).to_owned()));
     }
     let replies = trip(gateway, ports, Store::Cache, &batch).await?;
     let mut gone = Vec::new();

@@ -3,6 +3,7 @@
 use edgeweir::cache::entry::{Meta, Origin, hash};
 use edgeweir::cache::lookup::Ask;
 use edgeweir::cache::{Found, Lookup, Lookups, Seen};
+use edgeweir::http::Headers;
 use edgeweir::redis::{Reply, Word};
 use proptest::prelude::*;
 
@@ -34,7 +35,7 @@ fn meta() -> Meta {
     Meta {
         origin: Origin::Edge,
         status: 200,
-        headers: vec![("etag".to_owned(), "\"e\"".to_owned())],
+        headers: Headers::from_iter([("etag", "\"e\"")]),
         stored: NOW_MS - 10_000,
         fresh_until: NOW_MS + 1,
         stale_until: NOW_MS + 60_000,

@@ -70,7 +70,7 @@ pub fn from(ip: &str, target: &str) -> Ask {
 
 /// A trip that reads the hash and changes nothing of it.
 pub fn is_reading(batch: &Batch) -> bool {
-    let has = |name: &str| {
+    let has = |name: &'static str| {
         let is_it = |command: &Command| command.words().first() == Some(&Word::from(name));
         batch.commands.iter().any(is_it)
     };

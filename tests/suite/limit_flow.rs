@@ -228,7 +228,7 @@ fn a_shared_limit_is_remembered_only_for_what_is_certain() {
     let key = format!("ratelimit:id:route:wide:{EPOCH}");
     let flood = |by: i64| {
         let command = Command::new("BITFIELD")
-            .arg(&*key)
+            .arg(&key)
             .args(["INCRBY", "u32"])
             .args([0, by])
             .args(["INCRBY", "u16"])
@@ -255,7 +255,7 @@ fn room_that_a_refund_shows_is_used_at_once() {
     let key = format!("ratelimit:id:route:minute:{EPOCH}");
     let full = |by: i64| {
         Command::new("BITFIELD")
-            .arg(&*key)
+            .arg(&key)
             .args(["INCRBY", "u32"])
             .args([0, by])
     };

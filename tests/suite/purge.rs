@@ -36,7 +36,7 @@ fn world() -> Rc<World> {
 
 /// A purge as it goes to Redis; a fill's own trips only ever seed generations.
 fn is_purge(batch: &Batch) -> bool {
-    let is = |word: Option<&Word>, text: &str| word == Some(&Word::from(text));
+    let is = |word: Option<&Word>, text: &'static str| word == Some(&Word::from(text));
     let sets = |words: &[Word]| is(words.first(), "SET") && is(words.get(3), "EX");
     batch.commands.iter().any(|command| sets(command.words()))
 }

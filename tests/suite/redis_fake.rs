@@ -161,7 +161,7 @@ pub fn get() -> Batch {
 
 pub fn header<'a>(post: &'a Post, name: &str) -> Option<&'a str> {
     let mut values = post.headers.iter().filter(|(field, _)| *field == name);
-    let value = values.next().map(|(_, value)| value.as_str());
+    let value = values.next().map(|(_, value)| value.as_ref());
     assert!(values.next().is_none(), "{name} is sent twice");
     value
 }

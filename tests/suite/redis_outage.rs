@@ -246,7 +246,7 @@ fn one_database_has_one_breaker_and_two_have_two() {
     open(&world, &apart, Store::Cache);
     assert!(!apart.is_open(Store::Limits(0)));
     let post = world.sent.borrow().last().unwrap().clone();
-    assert_eq!(post.url, "http://cache.test/pipeline");
+    assert_eq!(&*post.url, "http://cache.test/pipeline");
     assert_eq!(header(&post, "authorization"), Some("Bearer other"));
     world.answer(200, r#"[{"result":1}]"#);
     assert_eq!(world.ask(&apart), Ok(vec![Reply::Int(1)]));

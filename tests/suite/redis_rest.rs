@@ -19,7 +19,7 @@ fn a_trip_is_one_post_as_upstash_wants_it() {
     world.answer(200, r#"[{"result":"YmFy"}]"#);
     assert_eq!(world.ask(&client).unwrap(), [Reply::Bytes(b"bar".to_vec())]);
     let post = world.sent.borrow()[0].clone();
-    assert_eq!(post.url, "http://redis.test/pipeline");
+    assert_eq!(&*post.url, "http://redis.test/pipeline");
     assert_eq!(post.body, r#"[["GET","the-key"]]"#);
     assert_eq!(
         header(&post, "authorization"),
@@ -36,7 +36,7 @@ fn a_trip_is_one_post_as_upstash_wants_it() {
     ]);
     let replies = world.run(client.pipeline(&world, Store::Cache, &batch, TIMEOUT_MS));
     assert_eq!(replies.unwrap().len(), 2);
-    assert_eq!(world.sent.borrow()[1].url, "http://redis.test/multi-exec");
+    assert_eq!(&*world.sent.borrow()[1].url, "http://redis.test/multi-exec");
 }
 
 #[test]

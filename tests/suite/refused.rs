@@ -74,7 +74,7 @@ fn a_flush_word_for_word() {
     }
     let batch = refused.flush(5 + FLUSH_MS, START_MS).unwrap();
     let text = |word: &Word| match word {
-        Word::Text(text) => text.clone(),
+        Word::Text(text) => text.to_string(),
         Word::Int(number) => number.to_string(),
     };
     let sent: Vec<String> = batch

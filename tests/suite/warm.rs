@@ -337,7 +337,7 @@ fn what_is_asked_most_is_kept_warm() {
         ("not a path", 98),
         ("/search/../secret", 97),
     ] {
-        let command = edgeweir::redis::Command::new("ZINCRBY").arg(key.as_str());
+        let command = edgeweir::redis::Command::new("ZINCRBY").arg(&key);
         world
             .redis
             .run(world.sim.now_us(), 0, &command.arg(count).arg(member));

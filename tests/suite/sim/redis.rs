@@ -252,7 +252,7 @@ impl FakeRedis {
 
 fn text(word: &Word) -> String {
     match word {
-        Word::Text(text) => text.clone(),
+        Word::Text(text) => text.to_string(),
         Word::Int(number) => number.to_string(),
     }
 }
