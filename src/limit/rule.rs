@@ -49,7 +49,7 @@ impl<'p> Rule<'p> {
                     kept: charge.kept,
                     meter: Meter {
                         window: Window::new(limit, charge.requests, timeout_ms),
-                        base: format!("ratelimit:{}:{route}:{}", charge.id, limit.name),
+                        base: ["ratelimit:", &charge.id, ":", route, ":", &limit.name].concat(),
                         shard: charge.shard,
                         tag,
                     },

@@ -73,7 +73,7 @@ impl CacheRule {
             .iter()
             .map(|listed| (listed.name.clone(), None))
             .collect();
-        for pair in raw_query.unwrap_or_default().split('&') {
+        for pair in raw_query.into_iter().flat_map(|query| query.split('&')) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(name) = decode(name, true) else {
                 continue;
@@ -145,7 +145,10 @@ impl Template {
     pub fn render(&self, values: &Values<'_>) -> Option<String> {
         let mut out = String::new();
         for piece in &self.pieces {
-            out.push_str(&Self::one(piece, values)?);
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                piece => out.push_str(&Self::one(piece, values)?),
+            }
             if out.len() > MAX_RENDERED_BYTES {
                 return None;
             }

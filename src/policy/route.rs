@@ -173,7 +173,9 @@ fn is_end(segment: &Segment) -> bool {
 
 #[inline]
 fn split(path: &str) -> Vec<&str> {
-    path.strip_prefix('/').unwrap_or(path).split('/').collect()
+    let mut segments = Vec::with_capacity(8);
+    segments.extend(path.strip_prefix('/').unwrap_or(path).split('/'));
+    segments
 }
 
 #[inline]

@@ -106,7 +106,7 @@ impl PathTemplate {
     /// cannot stand in a path.
     #[inline]
     pub fn render(&self, values: &PathValues) -> Option<String> {
-        let mut out = String::new();
+        let mut out = String::with_capacity(64);
         for segment in &self.segments {
             out.push('/');
             match segment {
