@@ -8,7 +8,7 @@ use std::rc::Rc;
 use futures_util::future::join;
 
 use crate::ahead::UnderWay;
-use crate::together::all;
+use crate::together::{all, boxed};
 
 use crate::cache::entry::hash;
 use crate::cache::flight::{Flight, FlightCell};
@@ -108,7 +108,9 @@ pub async fn finish<P: Ports>(
     work: Vec<Deferred>,
     under_way: Vec<UnderWay<'_>>,
 ) {
-    join(run(gateway, ports, work), all(under_way)).await;
+    if !work.is_empty() || !under_way.is_empty() {
+        boxed(join(run(gateway, ports, work), all(under_way))).await;
+    }
 }
 
 async fn perform<P: Ports>(gateway: &Gateway, ports: &P, work: Deferred) {

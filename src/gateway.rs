@@ -47,10 +47,11 @@ use crate::ports::{Clock, Ports};
 use crate::presentation::{make_private, present};
 use crate::redis::Shards;
 use crate::refused::Refused;
+use crate::together::boxed;
 use crate::trip;
 use crate::views::count::{self, Views};
 use crate::views::due::Schedule;
-use crate::views::merge::merge;
+use crate::views::merge::{has_merge, merge};
 use crate::visit::Visit;
 use crate::visitor::Visitor;
 use crate::warm::top::{self, Top};
@@ -205,7 +206,7 @@ async fn answer<P: Ports>(
     incoming: P::Incoming,
 ) -> Response<P::Body> {
     if request.path == HEALTH {
-        return admin::health(visit, request).await;
+        return boxed(admin::health(visit, request)).await;
     }
     let gateway = visit.gateway;
     let resolved = gateway.policy.resolve(&request.method, &request.path);
@@ -302,31 +303,38 @@ async fn serve<P: Ports>(
 ) -> Result<Response<P::Body>, Failure> {
     let if_none_match = request.headers.get("if-none-match");
     match plan {
-        Plan::Admin => admin::answer(visit, request, incoming).await,
+        Plan::Admin => boxed(admin::answer(visit, request, incoming)).await,
         Plan::Listing(wanted) => {
             let seen = seen.into_iter().next().flatten();
             let mut response = listing::answer(visit, wanted, seen).await?;
-            if let Some(route) = resolved.route {
+            if let Some(route) = resolved.route
+                && has_merge(route)
+            {
                 let query = request.query.as_deref();
-                response = merge(visit, route, &resolved.values, query, response).await;
+                response = boxed(merge(visit, route, &resolved.values, query, response)).await;
             }
             present(visit, wanted, request, incoming, response).await
         }
         Plan::Composed(parts, pieces) => {
-            let response = compose(visit, parts, pieces, seen).await;
+            let response = boxed(compose(visit, parts, pieces, seen)).await;
             Ok(revalidate(response, if_none_match))
         }
         Plan::Exchange(exchange) => {
             let seen = seen.into_iter().next().flatten();
-            exchange::answer(visit, exchange, incoming, seen).await
+            boxed(exchange::answer(visit, exchange, incoming, seen)).await
         }
-        Plan::Pass => pass(visit, request, incoming, resolved, visitor, None).await,
+        Plan::Pass => {
+            let passed = pass(visit, request, incoming, resolved, visitor, None);
+            boxed(passed).await
+        }
         Plan::Fill(keys, generations) => {
-            let known = write::known(visit, keys.clone(), generations.clone()).await;
-            pass(visit, request, incoming, resolved, visitor, known).await
+            let known = write::known(visit, keys.clone(), generations.clone());
+            let known = boxed(known).await;
+            boxed(pass(visit, request, incoming, resolved, visitor, known)).await
         }
         Plan::Bypass(why, target) => {
-            let mut response = bypass(visit, request, incoming, why, target).await?;
+            let bypassed = bypass(visit, request, incoming, why, target);
+            let mut response = boxed(bypassed).await?;
             let rule = resolved.route.and_then(|route| route.cache.as_ref());
             if response.status != 101 && rule.is_some_and(|rule| rule.form == Form::User) {
                 make_private(&mut response.headers);

@@ -12,6 +12,7 @@ use crate::http::{Headers, Response};
 use crate::policy::{Form, PathValues, Policy, Selected, Values};
 use crate::ports::{Clock, OriginError, Ports};
 use crate::redis::{Batch, Command};
+use crate::together::boxed;
 use crate::visit::Visit;
 
 /// What a cached route wants for these values; `None` when a key cannot be made
@@ -147,7 +148,9 @@ pub async fn answer<P: Ports>(
     seen: Option<Seen>,
 ) -> Result<Response<P::Body>, Failure> {
     let mut seen = [seen];
-    adopt(visit, std::iter::once(wanted), &mut seen).await;
+    if matches!(&seen, [Some(seen)] if matches!(seen.found, Found::Foreign(_))) {
+        boxed(adopt(visit, std::iter::once(wanted), &mut seen)).await;
+    }
     let [seen] = seen;
     let now_ms = visit.now_ms();
     match seen {
@@ -169,7 +172,8 @@ pub async fn answer<P: Ports>(
             ..
         }) => {
             let wanted = wanted.named(&origin_tags);
-            let (entry, status) = ahead::stale(visit, &wanted, entry, generations).await;
+            let stale = ahead::stale(visit, &wanted, entry, generations);
+            let (entry, status) = boxed(stale).await;
             Ok(served(entry, &status, visit.now_ms()))
         }
         Some(Seen {
@@ -179,9 +183,9 @@ pub async fn answer<P: Ports>(
             ..
         }) => {
             let wanted = wanted.named(&origin_tags);
-            filled(visit, fill(visit, wanted, generations).await)
+            filled(visit, boxed(fill(visit, wanted, generations)).await)
         }
-        None => filled(visit, without_redis(visit, wanted).await),
+        None => filled(visit, boxed(without_redis(visit, wanted)).await),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::listing::filled;
 use crate::packing;
 use crate::policy::Form;
 use crate::ports::Ports;
+use crate::together::boxed;
 use crate::visit::Visit;
 
 pub async fn present<P: Ports>(
@@ -34,7 +35,8 @@ pub async fn present<P: Ports>(
             {
                 let gzip = bytes.clone();
                 let accepts = accepts(visit.ports.accept_encoding(incoming).as_deref());
-                return represent(visit, wanted, accepts, if_none_match, gzip, response).await;
+                let represented = represent(visit, wanted, accepts, if_none_match, gzip, response);
+                return boxed(represented).await;
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::packing;
 use crate::policy::Form;
 use crate::ports::{Clock, Ports};
 use crate::redis::{Batch, Command, RedisError, Reply};
+use crate::together::boxed;
 use crate::visit::Visit;
 
 /// What is read of Redis for some of the entries that are wanted.
@@ -131,7 +132,7 @@ pub async fn finish<P: Ports>(
     }
     if !again.is_empty() {
         let batch = Batch::pipeline(again.leave(visit));
-        if let Ok(replies) = visit.cache_trip(&batch).await {
+        if let Ok(replies) = boxed(visit.cache_trip(&batch)).await {
             again.judge(visit, wanted, &replies, &mut all);
         }
     }
@@ -139,7 +140,7 @@ pub async fn finish<P: Ports>(
         if let Some(seen) = seen
             && packing::form(visit, wanted) == Form::User
         {
-            packing::opened(visit, wanted, seen).await;
+            boxed(packing::opened(visit, wanted, seen)).await;
             learn(visit, &wanted.lookup, seen);
         }
     }

@@ -16,6 +16,7 @@ use crate::policy::RedisDown;
 use crate::ports::{Clock, Ports};
 use crate::reading::{self, Reading};
 use crate::redis::{Batch, Command, RedisError, Reply};
+use crate::together::boxed;
 use crate::visit::Visit;
 
 type Replies = Result<Vec<Reply>, RedisError>;
@@ -174,11 +175,12 @@ async fn send<P: Ports>(
         // all of the limiter once more in the upload.
         visit.keep_limits_here(true);
         let (down, riders) = (RedisDown::Local, Vec::new());
-        let checked = limit::check(limits, visit, timeout_ms, down, charges, riders).await;
+        let check = limit::check(limits, visit, timeout_ms, down, charges, riders);
+        let checked = boxed(check).await;
         visit.keep_limits_here(false);
         let found = match &checked.verdict {
             Verdict::Admitted if !read.is_empty() => {
-                Some(visit.cache_trip(&Batch::pipeline(read)).await)
+                Some(boxed(visit.cache_trip(&Batch::pipeline(read))).await)
             }
             _ => None,
         };
@@ -215,7 +217,8 @@ async fn send<P: Ports>(
         true => (check.await, None),
         false => {
             let batch = Batch::pipeline(apart);
-            let (checked, found) = join(check, visit.cache_trip(&batch)).await;
+            let both = boxed(join(check, visit.cache_trip(&batch)));
+            let (checked, found) = both.await;
             (checked, Some(found))
         }
     };

@@ -80,8 +80,8 @@ fn build(response: &Response<web_sys::Response>) -> Result<web_sys::Response, Js
     };
     match body {
         Body::Empty => own(&JsValue::NULL),
-        Body::Bytes(bytes) => match bytes.twin(&array) {
-            Some(array) => own(array),
+        Body::Bytes(bytes) => match bytes.twin(&blob) {
+            Some(blob) => own(blob),
             None => own(&array(bytes)),
         },
         Body::Upstream(upstream) => {
@@ -99,7 +99,12 @@ fn build(response: &Response<web_sys::Response>) -> Result<web_sys::Response, Js
     }
 }
 
-/// Of bytes alone the platform takes no note of which request made them.
+/// What many answers share: of an array each of them would make its own copy. The platform takes
+/// no note of which request made it.
+fn blob(bytes: &[u8]) -> JsValue {
+    glue::blob(&js_sys::Uint8Array::from(bytes))
+}
+
 fn array(bytes: &[u8]) -> JsValue {
     js_sys::Uint8Array::from(bytes).into()
 }

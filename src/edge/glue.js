@@ -134,6 +134,9 @@ export async function readAll(reader, most) {
   return bytes;
 }
 
+/** Without a type, or it would be the answer's. */
+export const blob = (bytes) => new Blob([bytes]);
+
 export function gzip(bytes) {
   return through(new CompressionStream("gzip"), bytes, Infinity);
 }

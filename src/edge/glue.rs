@@ -78,6 +78,7 @@ extern "C" {
 
     #[wasm_bindgen(js_name = acceptEncoding)]
     pub fn accept_encoding(request: &Request) -> Option<String>;
+    pub fn blob(bytes: &Uint8Array) -> JsValue;
     pub fn gzip(bytes: &Uint8Array) -> Promise;
     pub fn gunzip(bytes: &Uint8Array, most: u32) -> Promise;
     pub fn seal(key: &Uint8Array, name: &str, plain: &Uint8Array) -> Promise;

@@ -24,6 +24,7 @@ use crate::ports::{
 use crate::redis::{
     Answer, Batch, Post, RedisError, RedisErrorKind, Reply, Transport, TransportError,
 };
+use crate::together::boxed;
 
 /// How many of the six connections that may wait for an answer at once a request leaves to
 /// posts that cannot be ended: a Redis that hangs must not keep the others, which its origin
@@ -53,10 +54,13 @@ impl EdgePorts {
         let Some(client) = &self.isolate.redis else {
             return;
         };
+        if !client.is_any_open() {
+            return;
+        }
         let timeout_ms = self.isolate.gateway.policy.defaults.timeout.redis_ms;
         for store in client.stores() {
             if client.probe_due(self.now_ms(), store) {
-                let _ = client.probe(self, store, timeout_ms).await;
+                let _ = boxed(client.probe(self, store, timeout_ms)).await;
             }
         }
     }

@@ -16,7 +16,7 @@ use super::{Checked, Quota, Receipt, Verdict};
 use crate::policy::RedisDown;
 use crate::ports::{Clock, Redis};
 use crate::redis::{Batch, Command, RedisError, Reply};
-use crate::together::all;
+use crate::together::{all, boxed};
 
 /// How often a request charges anew because others' refused charges, since given back,
 /// were all that refused it.
@@ -72,7 +72,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             if alone.is_none() && !held.iter().any(|held| self.refuses(held)) {
                 return self.admit(held, redis_down).await;
             }
-            let standings = self.settle(held).await;
+            let standings = boxed(self.settle(held)).await;
             if rounds == AGAIN || alone.is_some() || !self.fits_now(&standings) {
                 return self.refuse(&standings, alone);
             }
@@ -155,20 +155,28 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
         let mut held = self.spend();
         for group in self.groups(&held) {
             let mut riders = std::mem::take(&mut self.riders);
-            let mut shards = self.by_shard(&group);
+            let mut shards = self.by_shard(group);
             if !riders.is_empty() && !shards.iter().any(|(shard, _)| *shard == RIDERS_SHARD) {
                 shards.push((RIDERS_SHARD, Vec::new()));
             }
             let trips = &self.trips;
-            let charges = shards.into_iter().map(|(shard, group)| {
-                let riders = match shard {
-                    RIDERS_SHARD => std::mem::take(&mut riders),
-                    _ => Vec::new(),
-                };
-                trips.charge(shard, group, riders)
-            });
-            for charged in all(charges).await {
+            // Mostly there is one database, and then they ride on that trip.
+            if shards.len() == 1
+                && let Some((shard, group)) = shards.pop()
+            {
+                let charged = trips.charge(shard, group, riders).await;
                 self.take(charged, &mut held);
+            } else {
+                let charges = shards.into_iter().map(|(shard, group)| {
+                    let riders = match shard {
+                        RIDERS_SHARD => std::mem::take(&mut riders),
+                        _ => Vec::new(),
+                    };
+                    trips.charge(shard, group, riders)
+                });
+                for charged in boxed(all(charges)).await {
+                    self.take(charged, &mut held);
+                }
             }
             if held.iter().any(|held| self.refuses(held)) {
                 break;
@@ -232,19 +240,34 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             .map(|(_, rule)| rule.rank)
             .min()
             .unwrap_or(u8::MAX);
-        let (narrow, wide): (Vec<_>, Vec<_>) = rules().partition(|(_, rule)| rule.rank <= first);
-        let indices = |group: Vec<(usize, _)>| group.into_iter().map(|(index, _)| index).collect();
-        let mut groups: Vec<Vec<usize>> = vec![indices(narrow), indices(wide)];
-        groups.retain(|group| !group.is_empty());
-        if groups.is_empty() && !self.riders.is_empty() {
-            groups.push(Vec::new());
+        let (mut narrow, mut wide) = (Vec::new(), Vec::new());
+        for (index, rule) in rules() {
+            let group = if rule.rank <= first {
+                &mut narrow
+            } else {
+                &mut wide
+            };
+            group.push(index);
         }
-        groups
+        if narrow.is_empty() && wide.is_empty() && !self.riders.is_empty() {
+            return vec![Vec::new()];
+        }
+        let groups = [narrow, wide].into_iter();
+        groups.filter(|group| !group.is_empty()).collect()
     }
 
-    fn by_shard(&self, group: &[usize]) -> Vec<(usize, Vec<usize>)> {
+    fn by_shard(&self, group: Vec<usize>) -> Vec<(usize, Vec<usize>)> {
         let mut shards: Vec<(usize, Vec<usize>)> = Vec::new();
-        for (index, rule) in charging::picked(self.trips.rules, group) {
+        let place = |(_, rule): (usize, &Rule<'_>)| rule.shard;
+        let first =
+            (charging::picked(self.trips.rules, &group).map(place).next()).filter(|first| {
+                let mut places = charging::picked(self.trips.rules, &group).map(place);
+                places.all(|shard| shard == *first)
+            });
+        if let Some(only) = first {
+            return vec![(only, group)];
+        }
+        for (index, rule) in charging::picked(self.trips.rules, &group) {
             match shards.iter_mut().find(|(shard, _)| *shard == rule.shard) {
                 Some((_, group)) => group.push(index),
                 None => shards.push((rule.shard, vec![index])),
@@ -255,7 +278,9 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
 
     /// Everything fits. When something is used up now, its return is read if unknown.
     async fn admit(mut self, mut held: Vec<Held>, redis_down: RedisDown) -> Checked {
-        self.trips.read_returns(&mut held).await;
+        if self.trips.has_unread(&held) {
+            boxed(self.trips.read_returns(&mut held)).await;
+        }
         let mut shadowed = Vec::new();
         for held in &held {
             let Some(rule) = self.trips.rule(held) else {
@@ -326,7 +351,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             .map(|(index, _)| index)
             .collect();
         let trips = &self.trips;
-        let settled = self.by_shard(&every).into_iter().map(|(shard, group)| {
+        let settled = self.by_shard(every).into_iter().map(|(shard, group)| {
             let held: Vec<Held> = (held.iter())
                 .filter(|held| group.contains(&held.index))
                 .cloned()
@@ -430,7 +455,7 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
         if held.is_empty() {
             return;
         }
-        for (shard, _) in self.by_shard(&(0..self.trips.rules.len()).collect::<Vec<_>>()) {
+        for (shard, _) in self.by_shard((0..self.trips.rules.len()).collect()) {
             let of_shard =
                 |held: &&Held| self.trips.rule(held).map(|rule| rule.shard) == Some(shard);
             let held: Vec<Held> = held.iter().filter(of_shard).cloned().collect();

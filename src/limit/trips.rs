@@ -13,6 +13,7 @@ use super::settling::{self, Standing};
 use crate::ports::{Clock, Redis, Store};
 use crate::redis::deadline::is_over;
 use crate::redis::{Batch, Command, RedisError, RedisErrorKind, Reply};
+use crate::together::boxed;
 
 /// How often a charge that ran in another epoch than its own, or whose answer was
 /// late, is made anew. Twice is enough for a wrong raw clock whose correction falls
@@ -63,7 +64,7 @@ impl<'a, 'p, P: Redis + Clock> Trips<'a, 'p, P> {
         if wants_time {
             let batch = charging::ask_time(std::mem::take(&mut riders));
             let has_riders = batch.commands.len() > 1;
-            let mut answer = self.trip(shard, &batch).await;
+            let mut answer = boxed(self.trip(shard, &batch)).await;
             let is_known = answer.as_mut().is_ok_and(|replies| {
                 let times = (begun_ms, self.ports.now_ms());
                 charging::learn_time(&mut self.memory.borrow_mut(), shard, times, replies)
@@ -131,7 +132,7 @@ impl<'a, 'p, P: Redis + Clock> Trips<'a, 'p, P> {
                 }
                 Judged::Astray(mut held) => {
                     let batch = charging::shift(self.rules, &held);
-                    let replies = self.trip(shard, &batch).await.unwrap_or_default();
+                    let replies = boxed(self.trip(shard, &batch)).await.unwrap_or_default();
                     let shifted = charging::is_shifted(self.rules, &held, &replies);
                     held.iter_mut().for_each(|held| held.stands = held.spot);
                     match shifted {
@@ -158,15 +159,25 @@ impl<'a, 'p, P: Redis + Clock> Trips<'a, 'p, P> {
         charged
     }
 
+    /// The rule of what is used up now, if nobody knows yet what frees next.
+    fn unread(&self, held: &Held) -> Option<&'a Rule<'p>> {
+        self.rule(held).filter(|rule| {
+            held.known.rest.is_none()
+                && rule.window.count(held.spot, &held.known) >= rule.capacity()
+                && !fits_at(rule, held.spot, &held.known).1
+        })
+    }
+
+    pub fn has_unread(&self, held: &[Held]) -> bool {
+        held.iter().any(|held| self.unread(held).is_some())
+    }
+
     /// Reads what frees next, of what is used up now: seldom more than one.
     pub async fn read_returns(&self, held: &mut [Held]) {
         for held in held {
-            let unread = self.rule(held).filter(|rule| {
-                held.known.rest.is_none()
-                    && rule.window.count(held.spot, &held.known) >= rule.capacity()
-                    && !fits_at(rule, held.spot, &held.known).1
-            });
-            let Some(rule) = unread else { continue };
+            let Some(rule) = self.unread(held) else {
+                continue;
+            };
             let batch = Batch::pipeline(vec![rule.look(held.spot)]);
             let replies = self.trip(rule.shard, &batch).await.unwrap_or_default();
             if let Some(read) = replies.first().and_then(|reply| rule.parse(reply)) {

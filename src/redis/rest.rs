@@ -144,6 +144,13 @@ impl Client {
         self.link(store).breaker.get().is_open()
     }
 
+    /// Whether there is a store to which no trips are made for now.
+    pub fn is_any_open(&self) -> bool {
+        let links = std::iter::once(&self.first).chain(&self.more);
+        let mut breakers = links.chain(&self.cache).map(|link| link.breaker.get());
+        breakers.any(|breaker| breaker.is_open())
+    }
+
     /// Sends a batch: one reply per command, in order. No commands, no trip.
     pub async fn pipeline<T: Transport + Clock>(
         &self,

@@ -26,6 +26,11 @@ pub struct Spot {
     pub item: Item,
 }
 
+/// Whether answers of a route carry pending views.
+pub fn has_merge(route: &Route) -> bool {
+    route.view.as_ref().is_some_and(|rule| rule.merge.is_some())
+}
+
 /// Adds what is pending to an answer, if the route says where and Redis answers in time.
 pub async fn merge<P: Ports>(
     visit: &Visit<'_, P>,
