@@ -7,9 +7,9 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-/// A future by itself, without its type. What a hit never comes to waits in one: else its
-/// state is part of each request's, and its code a part of functions so large that V8 compiles
-/// them badly (more than 8192 virtual registers get its quick register allocator).
+/// A future by itself, without its type. What a hit never comes to waits in one: else its state
+/// is part of each request's, and its code part of functions of a hundred kilobytes, of which a
+/// hit runs a little here and there.
 #[inline(never)]
 pub fn boxed<'f, T>(future: impl Future<Output = T> + 'f) -> Pin<Box<dyn Future<Output = T> + 'f>> {
     Box::pin(future)
