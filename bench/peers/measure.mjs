@@ -22,9 +22,10 @@ const PLAN = [
   { delayMs: 20, lanes: 4 },
 ];
 const LATENCY_MS = 10_000;
-/** Many short ones: what else the machine does changes from second to second, so each is held against the same round of the peer. */
-const ROUNDS = 15;
-const ROUND_MS = 600;
+/** What else the machine does changes from second to second, so each is held against the same round of the peer. Shorter ones would be
+ * the beginnings of leases. */
+const ROUNDS = 7;
+const ROUND_MS = 1_500;
 /** V8 compiles what is hot in the background: not during a measurement. After two seconds and a half a quarter of a Worker's
  * time in wasm was still in code that is not optimised, after eight almost none. */
 const WARM_UP_MS = 8_000;
