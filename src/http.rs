@@ -106,10 +106,14 @@ impl Headers {
         self.keep(&|field| field != name);
     }
 
-    /// Only the fields whose names are wanted. What is not stays in the text.
+    /// Only the fields whose names are wanted.
     pub fn keep(&mut self, is_wanted: &dyn Fn(&str) -> bool) {
-        let text = &self.text;
+        let (text, before) = (&self.text, self.fields.len());
         (self.fields).retain(|field| is_wanted(within(text, field.name)));
+        // What is gone must not stay in the text of what is kept for long.
+        if self.fields.len() < before {
+            *self = self.iter().collect();
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-/// A future by itself, without its type. What a hit never comes to waits in one: else its state
+/// A future by itself, without its type. What a plain hit never comes to waits in one: else its state
 /// is part of each request's, and its code part of functions of a hundred kilobytes, of which a
 /// hit runs a little here and there.
 #[inline(never)]

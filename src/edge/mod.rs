@@ -26,9 +26,6 @@ use crate::ports::Log;
 use isolate::{Console, Isolate};
 use ports::EdgePorts;
 
-#[global_allocator]
-static ALLOCATOR: rlsf::SmallGlobalTlsf = rlsf::SmallGlobalTlsf::new();
-
 /// How one request's answer leaves its flow.
 struct Exit {
     context: JsValue,
