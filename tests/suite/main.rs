@@ -23,6 +23,7 @@ mod controls_bounds;
 mod early;
 mod exchange;
 mod failure;
+mod fields;
 mod fill_answer;
 mod fill_failure;
 mod fill_faults;
