@@ -109,8 +109,6 @@ pub enum Ask {
 pub struct Lookups {
     lookups: Vec<Asked>,
     keys: Vec<String>,
-    /// Where the log of prefixes is among the keys.
-    log: usize,
 }
 
 /// One of them, with the places of its values among the keys.
@@ -140,16 +138,9 @@ impl Lookups {
                 self.push_key(lookup.meta_key()),
             )
         });
-        let mut generations = lookup.generation_keys();
+        let generations = lookup.generation_keys();
         self.keys.reserve(generations.len());
-        let generations = generations.drain(..).map(|key| {
-            let is_log = key == PREFIX_LOG;
-            let place = self.push_key(key);
-            if is_log {
-                self.log = place;
-            }
-            place
-        });
+        let generations = generations.into_iter().map(|key| self.push_key(key));
         let asked = Asked {
             generations: generations.collect(),
             lookup,
@@ -207,10 +198,7 @@ impl Lookups {
                     let Asked { lookup, ask, .. } = asked;
                     let generation = |at: &usize| {
                         let value = values.get(*at).and_then(Reply::as_str)?;
-                        match *at == self.log {
-                            true => by_log(value, &lookup.key),
-                            false => Some(value.to_owned()),
-                        }
+                        generation_of(lookup, self.keys.get(*at)?, value)
                     };
                     let generations: Vec<_> = asked.generations.iter().map(generation).collect();
                     let (body, record_at) = asked.entry.unzip();
