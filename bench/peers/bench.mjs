@@ -12,7 +12,7 @@ const LISTED_COMMANDS = 0.05;
 export async function bench() {
   const figures = await measure();
   const verdicts = judge(figures.results);
-  const markdown = [intro(), table(figures.results), targets(verdicts, figures.skipped), costs(figures.results)].join("\n\n");
+  const markdown = [intro(figures.isHeld), table(figures.results), targets(verdicts, figures.skipped), costs(figures)].join("\n\n");
   return { markdown, figures: { ...figures, verdicts }, met: verdicts.every(({ met }) => met) };
 }
 
@@ -35,12 +35,13 @@ function ratio(one, other) {
   return median(one.rounds.map((perSecond, round) => perSecond / other.rounds[round]));
 }
 
-function intro() {
+function intro(isHeld) {
   const [ratelimit, redis, workerd] = ["@upstash/ratelimit", "@upstash/redis", "workerd"].map(version);
   return `Edgeweir beside a Worker with @upstash/ratelimit ${ratelimit} (sliding window) and @upstash/redis ${redis} (cache-aside), both in workerd ${workerd}
 without miniflare, over one Redis, one HTTP endpoint and one origin; every answer is a hit, nothing is refused. Trips: HTTP requests to
 Redis, each request. Commands: Redis' own count, those inside scripts included. p50 and p99: few connections, the variants in turn.
-Throughput: the median of rounds, the variants in turn; ratios are medians of what they are in each round. CPU: of workerd. The whole delay is on the answer's way.`;
+Throughput: the median of rounds, the variants in turn; ratios are medians of what they are in each round. CPU: of workerd. The whole delay is on the answer's way.
+${isHeld ? "workerd has a core of its own, all that measures shares another." : "Every process runs on any core, so what measures takes time from what is measured."}`;
 }
 
 function table(results) {
@@ -64,7 +65,7 @@ function targets(verdicts, skipped) {
   return [...lines, ...skipped.map(({ name, reason }) => `- not built: ${name} (${reason})`)].join("\n");
 }
 
-function costs(results) {
+function costs({ results, repeated }) {
   const near = results.filter(({ delayMs }) => delayMs === 0);
   const names = Object.keys(near[0].cpu);
   const lines = near.map((row) => [row.name, ...names.map((name) => row.cpu[name].toFixed(0))]);
@@ -80,7 +81,7 @@ ${markdownTable(["Worker", ...names], lines)}
   script's hash, so that they run by EVALSHA as they do at Upstash.
 - The peer: every option at its default but \`analytics\`, which is off, and \`prefix\`; a client a request and the ephemeral cache in the
   module's scope, as in the packages' examples. "beside GET" does not wait for the verdict before it reads: it reads for those it refuses, too.
-- Answers that were no hits: ${results.reduce((sum, { wrong }) => sum + wrong, 0)}.`;
+- Answers that were no hits: ${results.reduce((sum, { wrong }) => sum + wrong, 0)}; rounds measured again because the machine stalled and there were more: ${repeated}.`;
 }
 
 const markdownTable = (head, lines) => [head, head.map(() => "---"), ...lines].map((cells) => `| ${cells.join(" | ")} |`).join("\n");

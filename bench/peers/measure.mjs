@@ -9,22 +9,22 @@ import { startOrigin } from "../../dev/origin/server.mjs";
 import { RedisLink } from "../../dev/redis/link.mjs";
 import { startEndpointProcess } from "../../dev/redis/process.mjs";
 import { startRedisServer } from "../../dev/redis/server.mjs";
+import { hold } from "./cores.mjs";
 import { cpuMs, startHelper } from "./helper.mjs";
 import { LISTING_PATH, VARIANTS } from "./variants.mjs";
 
 /** Enough that workerd is hardly ever idle; with a third of them it was for a seventh of the time, and the table showed the endpoint's
  * speed, too. */
 const CONNECTIONS = 96;
-/** For each delay, lanes few enough that nobody queues. */
+/** For each delay, lanes few enough that nobody queues, and most rounds where throughput has a target. */
 const PLAN = [
-  { delayMs: 0, lanes: 1 },
-  { delayMs: 5, lanes: 2 },
-  { delayMs: 20, lanes: 4 },
+  { delayMs: 0, lanes: 1, rounds: 15 },
+  { delayMs: 5, lanes: 2, rounds: 3 },
+  { delayMs: 20, lanes: 4, rounds: 3 },
 ];
 const LATENCY_MS = 10_000;
 /** What else the machine does changes from second to second, so each is held against the same round of the peer. Shorter ones would be
  * the beginnings of leases. */
-const ROUNDS = 7;
 const ROUND_MS = 1_500;
 /** V8 compiles what is hot in the background: not during a measurement. After two seconds and a half a quarter of a Worker's
  * time in wasm was still in code that is not optimised, after eight almost none. */
@@ -34,12 +34,17 @@ const SETTLE_MS = 50;
 /** Visitors of each variant. */
 const ADDRESSES = 8;
 const MAX_WRONG = 0.001;
+/** A machine that stalls for longer than the deadline for Redis makes misses, and misses are not what is compared: such a round is
+ * measured again, and the table says how often. More of them are not the machine's fault. */
+const MAX_REPEATED = 4;
+/** Until Redis is asked again after that. */
+const RECOVERY_MS = 2_000;
 const TOKEN = "bench";
 /** What the benchmark itself asks Redis. */
 const OWN_COMMANDS = new Set(["info", "flushall", "config|resetstat"]);
 
 /**
- * `{ skipped, results }`. `skipped`: `{ name, reason }`. `results`, by delay and variant: `{ id, name, delayMs, p50, p99, samples,
+ * `{ isHeld, repeated, skipped, results }`. `isHeld`: each had its core. `skipped`: `{ name, reason }`. `results`, by delay and variant: `{ id, name, delayMs, p50, p99, samples,
  * perSecond, rounds, trips, commands, addedMs, cpu, wrong }`; times in milliseconds, `commands` by name and each a request,
  * `cpu` by process in milliseconds for 1000 requests.
  */
@@ -70,8 +75,11 @@ export async function measure({ say = console.log } = {}) {
       if (reason === null) live.unshift(new Subject(variant, worker, at));
       else skipped.unshift({ name: variant.name, reason });
     }
-    const bench = new Bench({ link, proxy, load, live, pids: { endpoint: endpoint.pid, redis: redis.pid, proxy: proxy.pid, generator: load.pid } });
-    return { skipped, results: await bench.run(say) };
+    const pids = { endpoint: endpoint.pid, redis: redis.pid, proxy: proxy.pid, generator: load.pid };
+    const isHeld = await hold({ workers: live.map(({ pid }) => pid), harness: Object.values(pids) });
+    const bench = new Bench({ link, proxy, load, live, pids });
+    const results = await bench.run(say);
+    return { isHeld, repeated: bench.repeated, skipped, results };
   } finally {
     for (const end of opened.reverse()) await end();
   }
@@ -109,6 +117,8 @@ class Subject {
 }
 
 class Bench {
+  repeated = 0;
+
   constructor(parts) {
     Object.assign(this, parts);
   }
@@ -117,15 +127,15 @@ class Bench {
     await this.proxy.ask({ delay: 0 });
     for (const { target } of this.live) await this.load.ask({ saturate: { target, connections: CONNECTIONS, durationMs: WARM_UP_MS } });
     const results = [];
-    for (const { delayMs, lanes } of PLAN) {
+    for (const { delayMs, lanes, rounds: count } of PLAN) {
       say(`  ${delayMs} ms of network: latency, then throughput`);
       await this.proxy.ask({ delay: delayMs });
       const latency = await this.latency(lanes);
       const rounds = this.live.map(() => []);
-      for (let round = 0; round < ROUNDS; round += 1) {
+      for (let round = 0; round < count; round += 1) {
         for (let n = 0; n < this.live.length; n += 1) {
           const which = (n + round) % this.live.length;
-          rounds[which].push(await this.round(this.live[which]));
+          rounds[which].push(await this.hits(this.live[which]));
         }
       }
       this.live.forEach((subject, n) => results.push({ id: subject.id, name: subject.name, delayMs, ...latency[n], ...summary(rounds[n]) }));
@@ -142,18 +152,28 @@ class Bench {
     });
   }
 
+  /** A round of hits alone. */
+  async hits(subject) {
+    for (;;) {
+      const { tally, ...round } = await this.round(subject);
+      if (isOfHits(tally)) return round;
+      if (this.repeated >= MAX_REPEATED) check(subject, tally);
+      this.repeated += 1;
+      await wait(RECOVERY_MS);
+    }
+  }
+
   async round(subject) {
     await wait(SETTLE_MS);
     const before = await this.counts(subject);
     const { ms, tally } = await this.load.ask({ saturate: { target: subject.target, connections: CONNECTIONS, durationMs: ROUND_MS } });
     await wait(SETTLE_MS);
     const after = await this.counts(subject);
-    check(subject, tally);
     const count = tally.samples.length + tally.wrong;
     const commands = difference(before.commands, after.commands);
     const cpu = difference(before.cpu, after.cpu);
     const { requests, answers, addedMs } = difference(before.port, after.port);
-    return { count, ms, perSecond: (tally.samples.length / ms) * 1000, wrong: tally.wrong, requests, answers, addedMs, commands, cpu };
+    return { tally, count, ms, perSecond: (tally.samples.length / ms) * 1000, wrong: tally.wrong, requests, answers, addedMs, commands, cpu };
   }
 
   async counts({ at, pid }) {
@@ -169,9 +189,11 @@ class Bench {
 }
 
 /** A figure of answers that are no hits means nothing. */
-function check(subject, { samples, wrong, firstWrong }) {
-  if (wrong > (samples.length + wrong) * MAX_WRONG) throw new Error(`${subject.name}: ${wrong} answers were no hits, the first\n${firstWrong}`);
+function check(subject, tally) {
+  if (!isOfHits(tally)) throw new Error(`${subject.name}: ${tally.wrong} answers were no hits, the first\n${tally.firstWrong}`);
 }
+
+const isOfHits = ({ samples, wrong }) => wrong <= (samples.length + wrong) * MAX_WRONG;
 
 function summary(rounds) {
   const count = sum(rounds.map((round) => round.count));
