@@ -1,7 +1,7 @@
 // A load generator: keep-alive connections on raw sockets, one request at a time on each.
 //
 // A process of its own. It does as little as it can for each answer, because what it takes of the machine's cores is missing
-// to those it measures: find the end, look at the status and for the words that every right answer's head has. Only right
+// to those it measures: find the end, look at the status and for the words that every right answer's head has or has not. Only right
 // answers are samples; of the wrong ones it answers their number and the first one's head.
 
 import net from "node:net";
@@ -16,7 +16,7 @@ class Tally {
   firstWrong = null;
 }
 
-/** One connection to a target `{ port, path, network, addresses, expected }`, as visitors of so many addresses. */
+/** One connection to a target `{ port, path, network, addresses, expected, unexpected }`, as visitors of so many addresses. */
 class Connection {
   #socket;
   #tally;
@@ -62,7 +62,8 @@ class Connection {
     const ms = performance.now() - this.#begun;
     this.#held = null;
     const text = bytes.latin1Slice(0, head);
-    if (text.startsWith("HTTP/1.1 200 ") && text.includes(this.#target.expected)) {
+    const { expected, unexpected } = this.#target;
+    if (text.startsWith("HTTP/1.1 200 ") && text.includes(expected) && !(unexpected && text.includes(unexpected))) {
       this.#tally.samples.push(ms);
     } else {
       this.#tally.wrong += 1;

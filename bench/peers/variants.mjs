@@ -14,12 +14,13 @@ import { startWorkerd } from "./workerd.mjs";
 export const LISTING_PATH = "/api/v1/community/books/top";
 const LIMIT = 1_000_000;
 
-const EDGEWEIR_HIT = "edgeweir; hit";
+/** Without Redis a hit comes from the isolate's own copy and is counted there: that costs no trip, and is not what is compared. */
+const EDGEWEIR_HIT = { expected: "edgeweir; hit", unexpected: "edgeweir-degraded" };
 /** In the order of the table; `ours` and `peer` are the two that the targets of speed are about. */
 export const VARIANTS = [
-  { id: "ours", name: "Edgeweir", start: edgeweir({}, {}), expected: EDGEWEIR_HIT },
-  { id: "leases", name: "Edgeweir, leases", start: edgeweir({ lease: true }, {}), expected: EDGEWEIR_HIT },
-  { id: "l1", name: "Edgeweir, leases and L1", start: edgeweir({ lease: true }, { l1: "5s" }), expected: EDGEWEIR_HIT },
+  { id: "ours", name: "Edgeweir", start: edgeweir({}, {}), ...EDGEWEIR_HIT },
+  { id: "leases", name: "Edgeweir, leases", start: edgeweir({ lease: true }, {}), ...EDGEWEIR_HIT },
+  { id: "l1", name: "Edgeweir, leases and L1", start: edgeweir({ lease: true }, { l1: "5s" }), ...EDGEWEIR_HIT },
   { id: "peer", name: "@upstash/ratelimit, then GET", start: peer("sequential"), expected: "x-cache: HIT" },
   { id: "together", name: "@upstash/ratelimit beside GET", start: peer("together"), expected: "x-cache: HIT" },
   { id: "floor", name: "the floor", start: floor, expected: "x-floor: 1" },
