@@ -227,7 +227,7 @@ impl Drop for Landing {
 /// A timer no longer than this is left alone when nobody waits for it any more: to clear it costs
 /// as much as to set it, and most end with their request before they go off. A trip's deadline
 /// (`redis::deadline`) is made of such, so no more of them are pending than trips fit in this time.
-const SHORT_MS: u32 = 25;
+const SHORT_MS: u32 = 50;
 
 /// Clears its timer when nobody waits any more.
 struct Timer {

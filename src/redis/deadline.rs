@@ -9,8 +9,9 @@
 
 use crate::ports::Clock;
 
-/// Longer than most trips, so that one timer serves them; a sixth of the usual timeout.
-const SLICE_MS: u64 = 25;
+/// Longer than most trips, also where many are under way, so that one timer serves them; a third of
+/// the usual timeout.
+const SLICE_MS: u64 = 50;
 
 /// A timer of an idle isolate is a millisecond or two late.
 const ON_TIME_MS: u64 = 5;
