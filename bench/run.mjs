@@ -37,10 +37,16 @@ await main(async () => {
     console.log(`\n== ${name}, one run, ${os.cpus().length} cores`);
     // What it imports may have been installed a moment ago.
     const { bench } = await import(BENCHES[name]);
-    const { markdown, figures, met } = await bench();
-    console.log(`\n${markdown}`);
-    writeFileSync(path.join(RESULTS, `${name}.md`), `${markdown}\n`);
-    writeFileSync(path.join(RESULTS, `${name}.json`), `${JSON.stringify(figures, null, 2)}\n`);
-    if (!met) process.exitCode = 1;
+    try {
+      const { markdown, figures, met } = await bench();
+      console.log(`\n${markdown}`);
+      writeFileSync(path.join(RESULTS, `${name}.md`), `${markdown}\n`);
+      writeFileSync(path.join(RESULTS, `${name}.json`), `${JSON.stringify(figures, null, 2)}\n`);
+      if (!met) process.exitCode = 1;
+    } catch (error) {
+      // The next one can still be had.
+      console.error(error);
+      process.exitCode = 1;
+    }
   }
 });

@@ -90,8 +90,11 @@ async function alternate({ targets, lanes, durationMs }) {
   await Promise.all(Array.from({ length: lanes }, async (_, lane) => {
     const connections = targets.map((target, at) => new Connection(target, tallies[at]));
     for (let turn = lane; performance.now() < begun + durationMs; turn += 1) {
-      // The order is another one each time, so that nobody always follows the same.
-      for (let at = 0; at < targets.length; at += 1) await connections[(at + turn) % targets.length].ask();
+      // The other way round every second time, so that nobody always follows the same.
+      for (let at = 0; at < targets.length; at += 1) {
+        const next = (at + turn) % targets.length;
+        await connections[turn % 2 === 0 ? next : targets.length - 1 - next].ask();
+      }
     }
     connections.forEach((connection) => connection.close());
   }));

@@ -9,7 +9,7 @@ import { startOrigin } from "../../dev/origin/server.mjs";
 import { RedisLink } from "../../dev/redis/link.mjs";
 import { startEndpointProcess } from "../../dev/redis/process.mjs";
 import { startRedisServer } from "../../dev/redis/server.mjs";
-import { hold } from "./cores.mjs";
+import { pin } from "./cores.mjs";
 import { cpuMs, startHelper } from "./helper.mjs";
 import { LISTING_PATH, VARIANTS } from "./variants.mjs";
 
@@ -18,13 +18,15 @@ import { LISTING_PATH, VARIANTS } from "./variants.mjs";
 const CONNECTIONS = 96;
 /** For each delay, lanes few enough that nobody queues, and most rounds where throughput has a target. */
 const PLAN = [
-  { delayMs: 0, lanes: 1, rounds: 15 },
-  { delayMs: 5, lanes: 2, rounds: 3 },
-  { delayMs: 20, lanes: 4, rounds: 3 },
+  { delayMs: 0, lanes: 1, rounds: 16 },
+  { delayMs: 5, lanes: 2, rounds: 4 },
+  { delayMs: 20, lanes: 4, rounds: 4 },
 ];
 const LATENCY_MS = 10_000;
-/** What else the machine does changes from second to second, so each is held against the same round of the peer. Shorter ones would be
- * the beginnings of leases. */
+/** In every second round the other way round: what else the machine does changes from second to second, and so it falls on those
+ * that are held against each other, which are neighbours, alike. */
+const TURNS = ["ours", "peer", "l1", "floor", "together", "leases"];
+/** Shorter ones would be the beginnings of leases. */
 const ROUND_MS = 1_500;
 /** V8 compiles what is hot in the background: not during a measurement. After two seconds and a half a quarter of a Worker's
  * time in wasm was still in code that is not optimised, after eight almost none. */
@@ -34,17 +36,16 @@ const SETTLE_MS = 50;
 /** Visitors of each variant. */
 const ADDRESSES = 8;
 const MAX_WRONG = 0.001;
-/** A machine that stalls for longer than the deadline for Redis makes answers without it, and those are not what is compared: such a
- * round is measured again, and the table says how often. More of them are not the machine's fault. */
+/** A machine that stalls for longer than our deadline for Redis makes answers without it, and those are not what is compared: then all
+ * variants are measured again, and the table says how often and what it was. More of that is not the machine's fault. */
 const MAX_REPEATED = 8;
-/** Until Redis is asked again after that. */
-const RECOVERY_MS = 2_000;
 const TOKEN = "bench";
 /** What the benchmark itself asks Redis. */
 const OWN_COMMANDS = new Set(["info", "flushall", "config|resetstat"]);
 
 /**
- * `{ isHeld, repeated, skipped, results }`. `isHeld`: each had its core. `skipped`: `{ name, reason }`. `results`, by delay and variant: `{ id, name, delayMs, p50, p99, samples,
+ * `{ isPinned, repeated, skipped, results }`. `repeated`: what was measured again, `{ name, wrong, firstWrong }`. `skipped`: `{ name,
+ * reason }`. `results`, by delay and variant: `{ id, name, delayMs, p50, p99, samples,
  * perSecond, rounds, trips, commands, addedMs, cpu, wrong }`; times in milliseconds, `commands` by name and each a request,
  * `cpu` by process in milliseconds for 1000 requests.
  */
@@ -76,17 +77,17 @@ export async function measure({ say = console.log } = {}) {
       else skipped.unshift({ name: variant.name, reason });
     }
     const pids = { endpoint: endpoint.pid, redis: redis.pid, proxy: proxy.pid, generator: load.pid };
-    const isHeld = await hold({ workers: live.map(({ pid }) => pid), harness: Object.values(pids) });
+    const isPinned = await pin({ workers: live.map(({ pid }) => pid), harness: Object.values(pids) });
     const bench = new Bench({ link, proxy, load, live, pids });
     const results = await bench.run(say);
-    return { isHeld, repeated: bench.repeated, skipped, results };
+    return { isPinned, repeated: bench.repeated, skipped, results };
   } finally {
     for (const end of opened.reverse()) await end();
   }
 }
 
-/** Asks until the answer comes from the cache; null, or why this version has no such variant. */
-async function prepare(url, { name, expected }) {
+/** Asks until the answer comes from the cache, by way of Redis; null, or why this version has no such variant. */
+async function prepare(url, { name, expected, unexpected }) {
   let last;
   for (let tries = 0; tries < 200; tries += 1) {
     const response = await fetch(url + LISTING_PATH, { headers: { "cf-connecting-ip": "198.51.100.250" } });
@@ -94,7 +95,7 @@ async function prepare(url, { name, expected }) {
     const problem = response.status === 503 ? parse(text) : null;
     if (problem?.variable === "POLICY") return problem.errors[0].message;
     last = [`${response.status}`, ...[...response.headers].map((header) => header.join(": "))].join("\n");
-    if (last.includes(expected)) return null;
+    if (last.includes(expected) && !(unexpected && last.includes(unexpected))) return null;
     await wait(20);
   }
   throw new Error(`${name} does not serve the listing from the cache:\n${last}`);
@@ -110,17 +111,19 @@ function parse(text) {
 
 /** A variant that runs. */
 class Subject {
-  constructor({ id, name, expected, unexpected }, worker, at) {
-    Object.assign(this, { id, name, at, pid: worker.pid });
+  constructor(variant, worker, at) {
+    const { id, name, expected, unexpected } = variant;
+    Object.assign(this, { variant, id, name, at, pid: worker.pid, url: worker.url });
     this.target = { port: worker.port, path: LISTING_PATH, network: `198.51.${100 + at}`, addresses: ADDRESSES, expected, unexpected };
   }
 }
 
 class Bench {
-  repeated = 0;
+  repeated = [];
 
   constructor(parts) {
     Object.assign(this, parts);
+    this.turns = TURNS.map((id) => this.live.find((subject) => subject.id === id)).filter(Boolean);
   }
 
   async run(say) {
@@ -130,50 +133,56 @@ class Bench {
     for (const { delayMs, lanes, rounds: count } of PLAN) {
       say(`  ${delayMs} ms of network: latency, then throughput`);
       await this.proxy.ask({ delay: delayMs });
-      const latency = await this.latency(lanes);
-      const rounds = this.live.map(() => []);
+      const latency = await this.ofHits(() => this.latency(lanes));
+      const rounds = [];
       for (let round = 0; round < count; round += 1) {
-        for (let n = 0; n < this.live.length; n += 1) {
-          const which = (n + round) % this.live.length;
-          rounds[which].push(await this.hits(this.live[which]));
-        }
+        const turns = round % 2 === 0 ? this.turns : [...this.turns].reverse();
+        rounds.push(await this.ofHits(() => this.round(turns)));
       }
-      this.live.forEach((subject, n) => results.push({ id: subject.id, name: subject.name, delayMs, ...latency[n], ...summary(rounds[n]) }));
+      for (const { id, name } of this.live) {
+        results.push({ id, name, delayMs, ...latencies(latency.get(id)), ...throughput(rounds.map((round) => round.get(id))) });
+      }
     }
     return results;
   }
 
-  async latency(lanes) {
-    const { tallies } = await this.load.ask({ alternate: { targets: this.live.map(({ target }) => target), lanes, durationMs: LATENCY_MS } });
-    return tallies.map((tally, n) => {
-      check(this.live[n], tally);
-      const sorted = tally.samples.sort((a, b) => a - b);
-      return { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), samples: sorted.length };
-    });
-  }
-
-  /** A round of hits alone. */
-  async hits(subject) {
+  /** Measures all variants until every one of them answered with hits; by id. */
+  async ofHits(measure) {
     for (;;) {
-      const { tally, ...round } = await this.round(subject);
-      if (isOfHits(tally)) return round;
-      if (this.repeated >= MAX_REPEATED) check(subject, tally);
-      this.repeated += 1;
-      await wait(RECOVERY_MS);
+      const measured = await measure();
+      const bad = this.live.filter(({ id }) => !isOfHits(measured.get(id).tally));
+      if (bad.length === 0) return measured;
+      for (const { id, name } of bad) {
+        const { wrong, firstWrong } = measured.get(id).tally;
+        if (this.repeated.length >= MAX_REPEATED) throw new Error(`${name}: ${wrong} answers were no hits, the first\n${firstWrong}`);
+        this.repeated.push({ name, wrong, firstWrong });
+      }
+      // Redis is asked again when a probe after an answer has found it.
+      for (const { url, variant } of this.live) await prepare(url, variant);
     }
   }
 
-  async round(subject) {
+  async latency(lanes) {
+    const { tallies } = await this.load.ask({ alternate: { targets: this.live.map(({ target }) => target), lanes, durationMs: LATENCY_MS } });
+    return new Map(tallies.map((tally, n) => [this.live[n].id, { tally }]));
+  }
+
+  async round(turns) {
+    const measured = new Map();
+    for (const subject of turns) measured.set(subject.id, await this.turn(subject));
+    return measured;
+  }
+
+  async turn(subject) {
     await wait(SETTLE_MS);
     const before = await this.counts(subject);
     const { ms, tally } = await this.load.ask({ saturate: { target: subject.target, connections: CONNECTIONS, durationMs: ROUND_MS } });
     await wait(SETTLE_MS);
     const after = await this.counts(subject);
-    const count = tally.samples.length + tally.wrong;
     const commands = difference(before.commands, after.commands);
     const cpu = difference(before.cpu, after.cpu);
     const { requests, answers, addedMs } = difference(before.port, after.port);
-    return { tally, count, ms, perSecond: (tally.samples.length / ms) * 1000, wrong: tally.wrong, requests, answers, addedMs, commands, cpu };
+    return { tally, ms, requests, answers, addedMs, commands, cpu };
   }
 
   async counts({ at, pid }) {
@@ -188,32 +197,33 @@ class Bench {
   }
 }
 
-/** A figure of answers that are no hits means nothing. */
-function check(subject, tally) {
-  if (!isOfHits(tally)) throw new Error(`${subject.name}: ${tally.wrong} answers were no hits, the first\n${tally.firstWrong}`);
-}
-
 const isOfHits = ({ samples, wrong }) => wrong <= (samples.length + wrong) * MAX_WRONG;
 
-function summary(rounds) {
-  const count = sum(rounds.map((round) => round.count));
+function latencies({ tally }) {
+  const sorted = tally.samples.sort((a, b) => a - b);
+  return { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), samples: sorted.length };
+}
+
+function throughput(rounds) {
+  const right = rounds.map(({ tally }) => tally.samples.length);
+  const wrong = sum(rounds.map(({ tally }) => tally.wrong));
+  const count = sum(right) + wrong;
   const each = (field, scale) => {
     const totals = {};
     for (const round of rounds) for (const [name, n] of Object.entries(round[field])) totals[name] = (totals[name] ?? 0) + n;
     return Object.fromEntries(Object.entries(totals).map(([name, n]) => [name, (n / count) * scale]));
   };
   return {
-    perSecond: median(rounds.map((round) => round.perSecond)),
-    rounds: rounds.map((round) => round.perSecond),
+    perSecond: (sum(right) / sum(rounds.map(({ ms }) => ms))) * 1000,
+    rounds: rounds.map(({ ms }, round) => (right[round] / ms) * 1000),
     trips: sum(rounds.map((round) => round.requests)) / count,
     commands: each("commands", 1),
     addedMs: sum(rounds.map((round) => round.addedMs)) / Math.max(1, sum(rounds.map((round) => round.answers))),
     cpu: each("cpu", 1000),
-    wrong: sum(rounds.map((round) => round.wrong)),
+    wrong,
   };
 }
 
 const difference = (before, after) => Object.fromEntries(Object.entries(after).map(([name, n]) => [name, n - (before[name] ?? 0)]));
 const sum = (numbers) => numbers.reduce((total, n) => total + n, 0);
-const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))];
-export const median = (numbers) => quantile([...numbers].sort((a, b) => a - b), 0.5);
+export const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))];

@@ -33,6 +33,7 @@ export default {
       "x-ratelimit-remaining": String(verdict.remaining),
       "x-ratelimit-reset": String(Math.ceil(verdict.reset / 1000)),
     };
+    if (verdict.reason === "timeout") headers["x-ratelimit-timeout"] = "1";
     if (!verdict.success) {
       const retryAfter = Math.max(1, Math.ceil((verdict.reset - Date.now()) / 1000));
       return new Response("Too Many Requests", { status: 429, headers: { ...headers, "retry-after": String(retryAfter) } });
