@@ -6,7 +6,7 @@ use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::http::Response;
-use crate::limit::Charge;
+use crate::limit::{Charge, told_ms};
 use crate::penalty::{Moment, Refusal};
 use crate::policy::{By, Per};
 use crate::ports::{Clock, Ports, Store};
@@ -48,7 +48,12 @@ pub fn ban<P: Ports>(
         violated: punishing(admission)
             .map(|charge| charge.limit.name.clone())
             .collect(),
-        retry_after_ms: ban.left_ms,
+        // Where the quota returns later than the ban ends, that is the time to come back.
+        retry_after_ms: (ban.left_ms).max(told_ms(
+            &visit.gateway.limits,
+            &admission.charges,
+            visit.now_ms(),
+        )),
     })
 }
 

@@ -3,7 +3,8 @@
 //! Limits that count by something else than the id are left out. A limit over all
 //! requests (`by = "global"`) is shown with every id, but only `id=global` resets it,
 //! and one with `per = "all"` is reset only with `all=true`: both are others' counts too.
-//! A reset where limits have a penalty ends the ban of that address, too, on all routes.
+//! A reset of an address where a limit has a penalty ends its ban, too, on all routes, also if
+//! no limit counts it: a ban is always of an address.
 
 use super::named::Named;
 use super::query::Query;
@@ -52,14 +53,14 @@ fn charges<'p>(
     gateway: &Gateway,
     limited: &Limited<'p>,
     wants: impl Fn(&Limit) -> Option<String>,
-) -> Result<Vec<Charge<'p>>, Failure> {
+) -> Vec<Charge<'p>> {
     let controls = gateway.controls.borrow();
     let charge = |limit: &'p Limit| Some(limited.charge(controls.copy(), limit, wants(limit)?));
-    let charges: Vec<Charge<'p>> = limited.limits.iter().filter_map(charge).collect();
-    match charges.is_empty() {
-        true => Err(bad("no limit of this route counts by that `id`")),
-        false => Ok(charges),
-    }
+    limited.limits.iter().filter_map(charge).collect()
+}
+
+fn not_counted() -> Failure {
+    bad("no limit of this route counts by that `id`")
 }
 
 async fn peek<P: Ports>(
@@ -74,7 +75,10 @@ async fn peek<P: Ports>(
     let charges = charges(gateway, limited, |limit| match limit.by {
         By::Global => Some("global".to_owned()),
         _ => named.as_ref()?.id(gateway, limit),
-    })?;
+    });
+    if charges.is_empty() {
+        return Err(not_counted());
+    }
     let timeout_ms = visit.redis_timeout_ms();
     let quotas = limit::peek(&gateway.limits, visit, timeout_ms, &charges).await;
     let quotas = quotas.map_err(|_| Failure::RedisUnavailable)?;
@@ -127,11 +131,15 @@ async fn reset<P: Ports>(
     let charges = charges(gateway, limited, |limit| {
         let is_own = query.all || limit.per == Per::Route;
         named.id(gateway, limit).filter(|_| is_own)
-    })?;
+    });
+    let is_punishing = limited.limits.iter().any(|limit| limit.penalty.is_some());
+    let banned = named.banned(gateway).filter(|_| is_punishing);
+    if charges.is_empty() && banned.is_none() {
+        return Err(not_counted());
+    }
     let (limits, timeout_ms) = (&gateway.limits, visit.redis_timeout_ms());
     let done = limit::reset(limits, visit, timeout_ms, &charges).await;
     done.map_err(|_| Failure::RedisUnavailable)?;
-    let is_punishing = charges.iter().any(|charge| charge.limit.penalty.is_some());
     // Each isolate knows something of its own.
     let mut change = Change::default();
     let mut told: Vec<&str> = Vec::new();
@@ -140,11 +148,11 @@ async fn reset<P: Ports>(
             told.push(id);
             let random = visit.ports.random();
             change.set.push(reset_field(random, limited.name, id));
-            if is_punishing {
-                change.beside.push(penalty::reset(id));
-                gateway.penalties.borrow_mut().forget(id);
-            }
         }
+    }
+    if let Some(ip) = banned {
+        change.beside.push(penalty::reset(&ip));
+        gateway.penalties.borrow_mut().forget(&ip);
     }
     change.make(visit).await?;
     let names: Vec<&str> = charges

@@ -1,9 +1,12 @@
 //! Ids as people know them, and what limits count them under.
 
+use std::net::Ipv6Addr;
+
 use super::bad;
 use crate::controls::is_id;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
+use crate::identity::encode_id;
 use crate::policy::{By, Limit};
 use crate::visitor::Client;
 
@@ -36,11 +39,21 @@ impl Named {
                 user: None,
             }));
         }
-        match is_id(text) {
-            true => Ok(Self::Raw(text.to_owned())),
-            false => Err(bad(
+        match as_in_keys(text).filter(|id| is_id(id)) {
+            Some(id) => Ok(Self::Raw(id)),
+            None => Err(bad(
                 "`id` is an address, user:NAME, header:VALUE, or an id as it stands in keys",
             )),
+        }
+    }
+
+    /// Whom a ban is of, if it can be of this one: an address, however the limits of a route
+    /// count.
+    pub fn banned(&self, gateway: &Gateway) -> Option<String> {
+        match self {
+            Self::Address(client) => Some(client.limit_id(gateway, &By::Ip, None)),
+            Self::Raw(id) => Some(id.clone()),
+            Self::User(_) | Self::Header(_) => None,
         }
     }
 
@@ -60,4 +73,25 @@ impl Named {
             _ => None,
         }
     }
+}
+
+/// The id of a key or a report. Put into a URL as it is, one with codes in it arrives here
+/// decoded.
+fn as_in_keys(text: &str) -> Option<String> {
+    if is_id(text) {
+        return Some(text.to_owned());
+    }
+    let coded = match text.split_once('=') {
+        Some(("user", user)) => ["user=", &encode_id(user)].concat(),
+        Some(("header", field)) => {
+            let (name, value) = field.split_once('=')?;
+            ["header=", &encode_id(name), "=", &encode_id(value)].concat()
+        }
+        _ => {
+            let (address, _) = text.split_once('/')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            encode_id(text)
+        }
+    };
+    Some(coded)
 }

@@ -65,9 +65,10 @@ impl Held {
         let count = rule.window.count(self.spot, &self.known);
         let over = count.saturating_sub(rule.capacity());
         let spare = u64::from(self.units - rule.cost.min(self.units));
-        self.fits = rule.is_whole(self.added) && over <= spare;
+        // Who takes nothing is never refused: a limit that was made smaller may be overfull.
+        self.fits = rule.is_whole(self.added) && (rule.cost == 0 || over <= spare);
         self.excess = match self.fits {
-            true => u32::try_from(over).unwrap_or(0),
+            true => u32::try_from(over).unwrap_or(u32::MAX).min(self.units),
             false => 0,
         };
     }
@@ -113,7 +114,8 @@ impl AskedCharge {
 pub(super) enum Judged {
     /// Every charge ran where its label says.
     Valid(Vec<Held>),
-    /// Every charge fits where it counts, but stands elsewhere in its epoch: move them.
+    /// Every charge fits where it counts, but stands elsewhere in its epoch: move them. Those that
+    /// a shadow has no room for stay, and are given back where they stand.
     /// Given back and charged anew they could lose their place to others' charges that
     /// are about to be given back.
     Astray(Vec<Held>),
@@ -306,9 +308,12 @@ impl Asked {
             let Some(rule) = rules.get(charge.index) else {
                 continue;
             };
-            let answered = replies
-                .nth(rule.charge_replies() - 1)
-                .and_then(|reply| rule.charged(reply));
+            let made = match rule.window.is_bucket() {
+                true => replies.next().and_then(Reply::as_int),
+                false => None,
+            };
+            let last = rule.charge_replies() - 1 - usize::from(rule.window.is_bucket());
+            let answered = replies.nth(last).and_then(|reply| rule.charged(reply));
             let is_expiry_set = charge.sets_expiry
                 && replies
                     .next()
@@ -346,9 +351,12 @@ impl Asked {
             let mut one = Held {
                 units: charge.units,
                 added,
+                // A bucket's first command says whether it made the key.
                 lacks_expiry: !is_expiry_set
-                    && charge.units > 0
-                    && known.total == u64::from(charge.units),
+                    && match rule.window.is_bucket() {
+                        true => made == Some(1),
+                        false => charge.units > 0 && known.total == u64::from(charge.units),
+                    },
                 ..Held::uncharged(charge.index, charge.spot, known)
             };
             one.judge(rule);
@@ -362,7 +370,9 @@ impl Asked {
             is_label_false = false;
             held = self.placed(rules, held, ran_ms);
         }
-        let all_fit = held.iter().all(|held| held.fits);
+        // What a shadow has no room for is admitted all the same, so the others must stand right.
+        let is_shadow = |held: &Held| rules.get(held.index).is_some_and(|rule| rule.limit.shadow);
+        let all_fit = held.iter().all(|held| held.fits || is_shadow(held));
         let is_unplaced = is_late && !self.has_time && all_fit;
         if is_unplaced {
             // It ran at some time since then: counted longer than it must be, it is safe.
@@ -418,8 +428,10 @@ impl Asked {
         // One that stays in its slot is moved too: the move's `TIME` confirms its epoch.
         let is_moved = |held: &Held| {
             let is_log = |rule: &Rule<'_>| rule.window.is_log();
-            held.spot.slot != held.stands.slot
-                || held.spot.at_ms != held.stands.at_ms && rules.get(held.index).is_some_and(is_log)
+            let is_elsewhere = held.spot.slot != held.stands.slot
+                || held.spot.at_ms != held.stands.at_ms
+                    && rules.get(held.index).is_some_and(is_log);
+            held.fits && is_elsewhere
         };
         let is_astray = is_unplaced || held.iter().any(is_moved);
         match all_fit && is_astray {
@@ -447,7 +459,7 @@ impl Asked {
 /// Moves charges to their own spots; `TIME` comes last.
 pub(super) fn shift(rules: &[Rule<'_>], charged: &[Held]) -> Batch {
     let mut commands = Vec::with_capacity(2 * charged.len() + 1);
-    for held in charged {
+    for held in charged.iter().filter(|held| held.fits) {
         if let Some(rule) = rules.get(held.index)
             && let Some(shift) = rule.shift(held.stands, held.spot, held.units)
         {

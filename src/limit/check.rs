@@ -139,9 +139,11 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
         match redis_down {
             _ if rules.is_empty() => None,
             RedisDown::Open => None,
-            RedisDown::Closed => Some(Verdict::Unavailable),
+            RedisDown::Closed => {
+                (rules.iter().any(|rule| !rule.limit.shadow)).then_some(Verdict::Unavailable)
+            }
             RedisDown::Local => {
-                let memory = &mut self.trips.memory.borrow_mut();
+                let memory = &self.trips.memory.borrow();
                 let refusals = fallback::refusals(memory, &rules, self.trips.ports.now_ms());
                 (!refusals.is_empty()).then(|| fallback::verdict(refusals))
             }
@@ -294,7 +296,9 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             let excess = rule.refund(held.stands, held.added, first..held.units);
             let expiry = held.lacks_expiry.then(|| rule.expire(held.spot));
             let expiry = expiry.map(|expiry| Batch::pipeline(vec![expiry]).insisting());
-            let excess = excess.map(|excess| Batch::pipeline(vec![excess]));
+            // A key that was deleted meanwhile is made by it.
+            let excess =
+                excess.map(|excess| Batch::pipeline(vec![excess, rule.expire(held.stands)]));
             for batch in excess.into_iter().chain(expiry) {
                 self.deferred.push((rule.shard, batch));
             }
@@ -327,8 +331,13 @@ impl<'a, 'p, P: Redis + Clock> Flow<'a, 'p, P> {
             };
             Some(quota(rule, remaining, reset_at_ms, label_ms))
         });
+        // Where all costs are one whatever happens, nothing ever goes back.
+        let has_outcomes = (self.trips.rules.iter()).any(|rule| !rule.limit.cost.is_flat());
         let receipt = |held: &Held| Receipt::new(self.trips.rule(held)?, held);
-        let receipts = held.iter().filter_map(receipt).collect();
+        let receipts = match has_outcomes {
+            true => held.iter().filter_map(receipt).collect(),
+            false => Vec::new(),
+        };
         Checked {
             receipts,
             ..self.checked(Verdict::Admitted, quotas, shadowed)

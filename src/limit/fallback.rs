@@ -1,9 +1,9 @@
 //! What limits get whose database does not answer.
 //!
 //! The local mode goes on from what Redis said last: a quota that was spent stays so
-//! until its epoch ends. Of what is left, and of every window after that, an isolate
-//! admits the share that it had while Redis was there, so that all isolates together
-//! admit about the limit.
+//! until its epoch ends, or has leaked from its bucket. Of what is left, and of every
+//! window after that, an isolate admits the share that it had while Redis was there, so
+//! that all isolates together admit about the limit.
 
 use super::memory::{Memory, SHARES};
 use super::quota::known_quota;
@@ -17,22 +17,34 @@ struct Alone {
     /// How much of its own may count.
     own: u64,
     own_most: u64,
-    /// When Redis' last word stops to count, by Redis' clock.
-    until_ms: u64,
 }
 
+/// Looks for the return in so many steps: 2^40 ms are longer than any window.
+const HALVINGS: u32 = 40;
+
 impl Alone {
-    fn new(memory: &mut Memory, rule: &Rule<'_>, now_ms: u64) -> Self {
+    /// As it is then, if nothing more is admitted until then.
+    fn new(memory: &Memory, rule: &Rule<'_>, now_ms: u64) -> Self {
         let spot = memory.spot(rule, now_ms);
-        let (known, until_ms) = memory.last_word(rule, spot);
-        let (share, charged) = memory.share(rule, spot);
+        let known = memory.last_word(rule, spot);
+        let (share, charged) = share(memory, rule, now_ms);
+        // Whoever has the smallest share may still ask.
+        let own_most = (rule.capacity() * share).div_ceil(SHARES).max(rule.cost());
+        if rule.window.is_bucket() {
+            // A bucket of its own, as much smaller, leaks as much slower, and was as full.
+            let own = memory.local.level(rule, share, now_ms);
+            let own = own.unwrap_or_else(|| (known * share).div_ceil(SHARES));
+            return Self {
+                count: own,
+                own,
+                own_most,
+            };
+        }
         let own = memory.local.count(rule, now_ms);
         Self {
             count: known + own,
             own: charged + own,
-            // Whoever has the smallest share may still ask.
-            own_most: (rule.capacity() * share).div_ceil(SHARES).max(rule.cost()),
-            until_ms,
+            own_most,
         }
     }
 
@@ -41,27 +53,51 @@ impl Alone {
         all.min(self.own_most.saturating_sub(self.own))
     }
 
-    fn frees_in(&self, memory: &mut Memory, rule: &Rule<'_>, room: u64, now_ms: u64) -> u64 {
-        let label_ms = memory.label(rule.shard, now_ms);
-        // Its own share fits again when as much of it has gone.
-        let taken = rule.capacity().saturating_sub(self.own_most);
-        (memory.local.frees_in(rule, room + taken, now_ms))
-            .max(self.until_ms.saturating_sub(label_ms))
-            .max(1)
+    /// What is left at most, once nothing counts.
+    fn most(&self, rule: &Rule<'_>) -> u64 {
+        rule.capacity().min(self.own_most)
     }
 }
 
+/// The share, and what of it was charged. Of a bucket at least one request leaks in a window, as
+/// at least one fits in the others.
+fn share(memory: &Memory, rule: &Rule<'_>, now_ms: u64) -> (u64, u64) {
+    let (share, charged) = memory.share(rule, memory.spot(rule, now_ms));
+    let least = match rule.window.is_bucket() {
+        true => (rule.cost() * SHARES).div_ceil(u64::from(rule.requests.max(1))),
+        false => 0,
+    };
+    (share.max(least.min(SHARES)), charged)
+}
+
+/// How long until `room` units fit if nobody else asks: what counts only becomes less with
+/// time, so it is found by halving.
+fn returns_in(memory: &Memory, rule: &Rule<'_>, room: u64, now_ms: u64) -> u64 {
+    let has_room = |after_ms: u64| {
+        let alone = Alone::new(memory, rule, now_ms.saturating_add(after_ms));
+        alone.remaining(rule) >= room
+    };
+    let (mut none_ms, mut some_ms) = (0u64, 3 * rule.window.life_ms());
+    for _ in 0..HALVINGS {
+        let between_ms = none_ms.midpoint(some_ms);
+        if between_ms == none_ms {
+            break;
+        }
+        match has_room(between_ms) {
+            true => some_ms = between_ms,
+            false => none_ms = between_ms,
+        }
+    }
+    some_ms
+}
+
 /// Which of the limits refuse, with how long until they admit; shadows refuse nobody.
-pub(super) fn refusals(
-    memory: &mut Memory,
-    rules: &[&Rule<'_>],
-    now_ms: u64,
-) -> Vec<(String, u64)> {
+pub(super) fn refusals(memory: &Memory, rules: &[&Rule<'_>], now_ms: u64) -> Vec<(String, u64)> {
     let mut refusals = Vec::new();
     for rule in rules {
         let alone = Alone::new(memory, rule, now_ms);
         if alone.remaining(rule) < rule.cost() && !rule.limit.shadow {
-            let frees_ms = alone.frees_in(memory, rule, rule.cost(), now_ms);
+            let frees_ms = returns_in(memory, rule, rule.cost(), now_ms);
             refusals.push((rule.limit.name.clone(), frees_ms));
         }
     }
@@ -70,19 +106,29 @@ pub(super) fn refusals(
 
 pub(super) fn admit(memory: &mut Memory, rules: &[&Rule<'_>], now_ms: u64) {
     for rule in rules {
+        if rule.window.is_bucket() {
+            let (share, _) = share(memory, rule, now_ms);
+            let level = Alone::new(memory, rule, now_ms).own;
+            memory.local.pour(rule, share, level, now_ms);
+        }
         memory.local.add(rule, now_ms);
     }
 }
 
 /// After the verdict.
-pub(super) fn quota(memory: &mut Memory, rule: &Rule<'_>, now_ms: u64) -> Quota {
+pub(super) fn quota(memory: &Memory, rule: &Rule<'_>, now_ms: u64) -> Quota {
     let alone = Alone::new(memory, rule, now_ms);
     let remaining = alone.remaining(rule);
-    let room = match remaining < rule.cost().max(1) {
-        true => rule.cost().max(1),
-        false => 0,
+    // When the request fits, or when there is more room than now.
+    let cost = rule.cost().max(1);
+    let room = match remaining < cost {
+        true => cost,
+        false => remaining + 1,
     };
-    let reset_ms = alone.frees_in(memory, rule, room, now_ms);
+    let reset_ms = match remaining >= alone.most(rule) {
+        true => 1,
+        false => returns_in(memory, rule, room, now_ms),
+    };
     Quota {
         remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
         reset_ms,

@@ -2,9 +2,11 @@
 //!
 //! A ring of buckets by the local clock, exact for this isolate: the ring spans a
 //! whole window and the bucket under way, so that never more than the limit is
-//! admitted here in any trailing window. Other isolates are not counted. What was counted
+//! admitted here in any trailing window. Of a token bucket it only keeps what Redis must be
+//! told; what counts leaks as it does from the bucket, at the rate that is this isolate's share. Other isolates are not counted. What was counted
 //! is charged to Redis once it is back. A ring takes about 500 bytes with its key.
 
+use super::memory::SHARES;
 use super::meter::Meter;
 use super::rule::Rule;
 use super::window::Spot;
@@ -33,6 +35,25 @@ struct Ring {
     counts: [u32; BUCKETS as usize + 1],
     /// Where it is to be charged; `None`: nothing is.
     meter: Option<Meter>,
+    /// Of a token bucket.
+    poured: Option<Poured>,
+}
+
+/// What is in a token bucket.
+#[derive(Debug, Clone, Copy)]
+struct Poured {
+    /// As long as it takes to leak at the whole rate, at the time when something was poured last.
+    us: u64,
+    at_ms: u64,
+}
+
+impl Poured {
+    /// What is left of it then, where it leaks at a share of the rate.
+    fn at(&self, then_ms: u64, share: u64) -> u64 {
+        let leaked_us = then_ms.saturating_sub(self.at_ms).saturating_mul(1000);
+        self.us
+            .saturating_sub(leaked_us.saturating_mul(share) / SHARES)
+    }
 }
 
 /// What an isolate admitted by itself under one key.
@@ -40,6 +61,7 @@ pub struct Unmerged {
     meter: Meter,
     /// The local time at which each bucket began, and its units.
     counts: Vec<(u64, u32)>,
+    poured: Option<Poured>,
 }
 
 impl Local {
@@ -51,9 +73,32 @@ impl Local {
         }
     }
 
-    /// What counts now.
-    pub fn count(&mut self, rule: &Rule<'_>, now_ms: u64) -> u64 {
-        self.ring(rule, now_ms).count()
+    /// What counts then, of what there is now.
+    pub fn count(&self, rule: &Rule<'_>, then_ms: u64) -> u64 {
+        let ring = self.rings.get(&rule.base);
+        ring.map_or(0, |ring| ring.count_at(then_ms / bucket_ms(rule.meter())))
+    }
+
+    /// What is in a token bucket then, of what there is now, where it leaks at a share of the
+    /// rate; `None`: nothing was ever poured into it here.
+    pub fn level(&self, rule: &Rule<'_>, share: u64, then_ms: u64) -> Option<u64> {
+        let poured = self.rings.get(&rule.base)?.poured?;
+        let unit_us = rule.window.unit_us().max(1);
+        Some(poured.at(then_ms, share).div_ceil(unit_us))
+    }
+
+    /// Pours into a token bucket in which there was so much.
+    pub fn pour(&mut self, rule: &Rule<'_>, share: u64, level: u64, now_ms: u64) {
+        let unit_us = rule.window.unit_us();
+        let ring = self.ring(rule, now_ms);
+        let before_us = match ring.poured {
+            Some(poured) => poured.at(now_ms, share),
+            None => level.saturating_mul(unit_us),
+        };
+        ring.poured = Some(Poured {
+            us: before_us.saturating_add(rule.cost().saturating_mul(unit_us)),
+            at_ms: now_ms,
+        });
     }
 
     pub fn add(&mut self, rule: &Rule<'_>, now_ms: u64) {
@@ -108,8 +153,13 @@ impl Local {
                     (units > 0).then_some((bucket * bucket_ms, units))
                 })
                 .collect();
+            let poured = ring.poured;
             *ring = Ring::default();
-            taken.push(Unmerged { meter, counts });
+            taken.push(Unmerged {
+                meter,
+                counts,
+                poured,
+            });
             false
         });
         taken
@@ -117,9 +167,15 @@ impl Local {
 
     /// Nothing of it has reached Redis.
     pub fn put_back(&mut self, unmerged: Vec<Unmerged>) {
-        for Unmerged { meter, counts } in unmerged {
+        for Unmerged {
+            meter,
+            counts,
+            poured,
+        } in unmerged
+        {
             let bucket_ms = bucket_ms(&meter);
             let ring = self.rings.use_or_default(&meter.base);
+            ring.poured = ring.poured.or(poured);
             for (at_ms, units) in counts {
                 ring.advance(ring.newest.max(at_ms / bucket_ms));
                 if let Some(count) = ring.slot(at_ms / bucket_ms) {
@@ -131,23 +187,6 @@ impl Local {
                 ring.meter = Some(meter);
             }
         }
-    }
-
-    /// How long until the next release after which `room` units are free.
-    pub fn frees_in(&mut self, rule: &Rule<'_>, room: u64, now_ms: u64) -> u64 {
-        let bucket_ms = bucket_ms(rule.meter());
-        let ring = self.ring(rule, now_ms);
-        let most = rule.capacity();
-        let mut count = ring.count();
-        let first = ring.newest.saturating_sub(BUCKETS);
-        for bucket in first..=ring.newest {
-            let held = ring.slot(bucket).map_or(0, |held| u64::from(*held));
-            count = count.saturating_sub(held);
-            if held > 0 && count + room <= most {
-                return ((bucket + BUCKETS + 1) * bucket_ms).saturating_sub(now_ms);
-            }
-        }
-        0
     }
 
     fn ring(&mut self, rule: &Rule<'_>, now_ms: u64) -> &mut Ring {
@@ -192,7 +231,7 @@ impl Unmerged {
 }
 
 fn bucket_ms(meter: &Meter) -> u64 {
-    meter.window.length_ms().div_ceil(BUCKETS).max(1)
+    meter.window.life_ms().div_ceil(BUCKETS).max(1)
 }
 
 impl Ring {
@@ -211,13 +250,25 @@ impl Ring {
         }
     }
 
+    /// Of what is in it, all that is not older than the ring in that bucket.
+    fn count_at(&self, bucket: u64) -> u64 {
+        let is_over = bucket.abs_diff(self.newest) > BUCKETS && bucket < self.newest;
+        let first = bucket.max(self.newest).saturating_sub(BUCKETS);
+        match is_over {
+            // A clock that was set back: the ring begins anew.
+            true => 0,
+            false => (first..=self.newest)
+                .filter_map(|bucket| {
+                    let at = usize::try_from(bucket % (BUCKETS + 1)).ok()?;
+                    self.counts.get(at).map(|count| u64::from(*count))
+                })
+                .sum(),
+        }
+    }
+
     fn slot(&mut self, bucket: u64) -> Option<&mut u32> {
         usize::try_from(bucket % (BUCKETS + 1))
             .ok()
             .and_then(|at| self.counts.get_mut(at))
-    }
-
-    fn count(&self) -> u64 {
-        self.counts.iter().map(|count| u64::from(*count)).sum()
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Entry {
     /// Admitted by this isolate in this epoch, and in the one before.
     pub own: u64,
     pub own_before: u64,
+    /// Which part it had before, in 1/1024.
+    last_share: Option<u64>,
     /// This isolate has set the key's expiry.
     pub is_touched: bool,
     /// The epoch before, as last read.
@@ -176,8 +178,16 @@ impl Memory {
     pub(super) fn entry(&mut self, rule: &Rule<'_>, epoch: u64) -> &mut Entry {
         let entry = self.entries.use_or_default(&rule.base);
         if entry.epoch != epoch {
+            // What is in a bucket leaks from it, and is not over with an epoch.
+            let (total, settled) = match rule.window.is_bucket() {
+                true => (entry.total, entry.settled),
+                false => (0, 0),
+            };
             *entry = Entry {
                 epoch,
+                total,
+                settled,
+                last_share: entry.share(),
                 own_before: match entry.epoch + 1 == epoch {
                     true => entry.own,
                     false => 0,
@@ -199,8 +209,9 @@ impl Memory {
 
     /// What is known of a count at `spot` without asking.
     pub(super) fn known(&self, rule: &Rule<'_>, spot: Spot) -> Known {
+        let is_known = |entry: &Entry| entry.epoch == spot.epoch || rule.window.is_bucket();
         match self.entries.get(&rule.base) {
-            Some(entry) if entry.epoch == spot.epoch => Known {
+            Some(entry) if is_known(entry) => Known {
                 total: entry.settled - entry.unspent().min(entry.settled),
                 previous: entry.previous.clone().unwrap_or_default(),
                 rest: None,
@@ -209,16 +220,10 @@ impl Memory {
         }
     }
 
-    /// What Redis said last that counts at `spot`, and when it stops to, at the latest:
-    /// what the local mode goes on from.
-    pub(super) fn last_word(&self, rule: &Rule<'_>, spot: Spot) -> (u64, u64) {
-        match rule.window.count(spot, &self.known(rule, spot)) {
-            0 => (0, spot.at_ms),
-            known => (
-                known.min(rule.capacity()),
-                (spot.epoch + 1) * rule.window.length_ms(),
-            ),
-        }
+    /// What Redis said last that counts at `spot`: what the local mode goes on from.
+    pub(super) fn last_word(&self, rule: &Rule<'_>, spot: Spot) -> u64 {
+        let known = self.known(rule, spot);
+        rule.window.count(spot, &known).min(rule.capacity())
     }
 
     /// Whether this isolate's own charges under way, if all are admitted, leave no room
@@ -246,15 +251,13 @@ impl Memory {
             _ => SHARES,
         };
         match self.entries.get(&rule.base) {
-            Some(entry) if entry.epoch == spot.epoch && rule.window.is_sliding() => {
-                let before = entry.previous.as_ref().map(|sums| sums.from(0));
-                let own = entry.own + before.map_or(0, |before| entry.own_before.min(before));
-                let all = entry.settled + before.unwrap_or(0);
-                let share = match all >= KNOWN_ENOUGH {
-                    true => own.min(all) * SHARES / all,
-                    false => pooled(),
+            Some(entry) if rule.window.is_sliding() => {
+                // The share stays when its epoch is over, what it was charged does not.
+                let charged = match entry.epoch == spot.epoch {
+                    true => entry.own,
+                    false => 0,
                 };
-                (share, entry.own)
+                (entry.share().unwrap_or_else(pooled), charged)
             }
             _ => (pooled(), 0),
         }
@@ -376,6 +379,14 @@ impl Memory {
         holds.then_some(refusal)
     }
 
+    /// How long until what this isolate refused last fits, also when it no longer repeats that.
+    pub(super) fn told_ms(&self, rule: &Rule<'_>, now_ms: u64) -> u64 {
+        let refusal = self.entries.get(&rule.base).and_then(|entry| entry.refusal);
+        let same = refusal.filter(|refusal| refusal.requests == rule.requests);
+        let fits_at_ms = same.map_or(0, |refusal| refusal.fits_at_ms);
+        fits_at_ms.saturating_sub(self.label(rule.shard, now_ms))
+    }
+
     pub(super) fn remember(
         &mut self,
         rule: &Rule<'_>,
@@ -394,6 +405,17 @@ impl Memory {
 }
 
 impl Entry {
+    /// Which part of what counts this isolate admitted; `None`: too little is known of it.
+    fn share(&self) -> Option<u64> {
+        let before = self.previous.as_ref().map_or(0, |sums| sums.from(0));
+        let all = self.settled + before;
+        let own = (self.own + self.own_before.min(before)).min(all);
+        match all >= KNOWN_ENOUGH {
+            true => Some(own * SHARES / all),
+            false => self.last_share,
+        }
+    }
+
     /// Charged by this isolate and not spent: nobody's yet.
     pub fn unspent(&self) -> u64 {
         let lease = self.lease.map_or(0, |lease| u64::from(lease.left));

@@ -188,6 +188,16 @@ pub struct Quota {
     pub is_degraded: bool,
 }
 
+/// How long the limits of a request that is not charged will refuse it for certain, as far as
+/// this isolate knows without asking.
+pub fn told_ms(memory: &RefCell<Memory>, charges: &[Charge<'_>], now_ms: u64) -> u64 {
+    let memory = memory.borrow();
+    let rules = Rule::all(charges, 0, 0);
+    let refusing = rules.iter().filter(|rule| !rule.limit.shadow);
+    let told = refusing.map(|rule| memory.told_ms(rule, now_ms));
+    told.max().unwrap_or(0)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Admitted,

@@ -16,10 +16,9 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Of a charge that fits; `None` where the cost is one whatever happens, and for a
-    /// permit of a lease, which is spent.
+    /// Of a charge that fits; `None` for a permit of a lease, which is spent.
     pub(super) fn new(rule: &Rule<'_>, held: &Held) -> Option<Self> {
-        let counts = held.fits && !held.is_spent && !rule.limit.cost.is_flat();
+        let counts = held.fits && !held.is_spent;
         counts.then(|| Self {
             meter: rule.meter().clone(),
             stands: held.stands,

@@ -73,7 +73,9 @@ pub(super) fn plan(
             }
         }
         asked.push(AskedHeld {
-            gives_back: held.added.total || held.added.slot,
+            gives_back: rule
+                .refund(held.stands, held.added, 0..held.units)
+                .is_some(),
             held,
             reads_more,
             is_uncharged: at >= charged,
@@ -147,7 +149,7 @@ impl Asked {
             };
             let (spot, cost) = (held.spot, rule.cost());
             let (fits_at_ms, _) = rule.window.fits_at(spot, rule.requests, cost, &known);
-            held.fits |= asked.is_uncharged && fits_at_ms <= spot.at_ms;
+            held.fits |= asked.is_uncharged && (cost == 0 || fits_at_ms <= spot.at_ms);
             standings.push(Standing {
                 held,
                 known,

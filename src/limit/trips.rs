@@ -134,7 +134,9 @@ impl<'a, 'p, P: Redis + Clock> Trips<'a, 'p, P> {
                     let batch = charging::shift(self.rules, &held);
                     let replies = boxed(self.trip(shard, &batch)).await.unwrap_or_default();
                     let shifted = charging::is_shifted(self.rules, &held, &replies);
-                    held.iter_mut().for_each(|held| held.stands = held.spot);
+                    for held in held.iter_mut().filter(|held| held.fits) {
+                        held.stands = held.spot;
+                    }
                     match shifted {
                         Some(true) => {
                             charged.held = Some(held);

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 
+use super::charging::{self, ask_time};
 use super::memory::Memory;
 use super::meter::number;
 use super::quota::quota_of;
@@ -28,6 +29,7 @@ pub async fn peek<P: Redis + Clock>(
 ) -> Result<Vec<Quota>, RedisError> {
     let mut quotas = Vec::with_capacity(charges.len());
     for rule in Rule::all(charges, redis_timeout_ms, 0) {
+        learn_time(memory, ports, redis_timeout_ms, rule.shard).await?;
         let spot = memory.borrow().spot(&rule, ports.now_ms());
         let reads = std::iter::once(rule.look(spot)).chain(rule.read_more(spot));
         let batch = Batch::pipeline(reads.collect());
@@ -47,6 +49,31 @@ pub async fn peek<P: Redis + Clock>(
         ));
     }
     Ok(quotas)
+}
+
+/// Asks a database for its time, unless it is known: with another one's epoch the wrong keys
+/// would be looked at.
+async fn learn_time<P: Redis + Clock>(
+    memory: &RefCell<Memory>,
+    ports: &P,
+    redis_timeout_ms: u64,
+    shard: usize,
+) -> Result<(), RedisError> {
+    let sent_ms = ports.now_ms();
+    if !memory.borrow().is_clock_unsure(shard, sent_ms) {
+        return Ok(());
+    }
+    let batch = ask_time(Vec::new());
+    let replies = ports.pipeline(Store::Limits(shard), &batch, redis_timeout_ms);
+    let mut replies = replies.await?;
+    let times = (sent_ms, ports.now_ms());
+    match charging::learn_time(&mut memory.borrow_mut(), shard, times, &mut replies) {
+        true => Ok(()),
+        false => Err(RedisError::new(
+            RedisErrorKind::Malformed,
+            "TIME says no time",
+        )),
+    }
 }
 
 fn known(rule: &Rule<'_>, replies: &[Reply]) -> Option<Known> {
@@ -74,6 +101,7 @@ pub async fn reset<P: Redis + Clock>(
     charges: &[Charge<'_>],
 ) -> Result<(), RedisError> {
     for rule in Rule::all(charges, redis_timeout_ms, 0) {
+        learn_time(memory, ports, redis_timeout_ms, rule.shard).await?;
         let spot = memory.borrow().spot(&rule, ports.now_ms());
         let delete = Command::new("DEL").args(rule.keys(spot));
         let batch = Batch::pipeline(vec![delete]);

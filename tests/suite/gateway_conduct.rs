@@ -65,6 +65,88 @@ fn hits_are_free_and_misses_have_a_budget() {
     assert!(world.immortal_keys().is_empty());
 }
 
+fn shop(limits: &[Value]) -> (Rc<World>, Isolate) {
+    let world = World::new(first_seed());
+    let policy = policy(&json!({
+        "defaults": { "limit": [] },
+        "route": [{ "name": "item", "match": "GET /items/{id}", "limit": limits,
+            "cache": { "key": "item:{id}", "ttl": "10m" } }],
+    }));
+    world.origin(|_| Says::json(&json!({ "an": "item" })));
+    let isolate = world.isolate_with(policy, operated());
+    (world, isolate)
+}
+
+/// A limit from which a hit takes nothing does not hide when the one beside it frees.
+#[test]
+fn a_refusal_beside_a_limit_that_takes_nothing_names_the_time() {
+    let burst = json!({ "name": "burst", "requests": 3, "window": "10s", "by": "ip" });
+    let miss = json!({ "name": "miss", "requests": 10, "window": "60s", "by": "ip", "cost": { "hit": 0, "miss": 5 } });
+    for limits in [[burst.clone(), miss.clone()], [miss, burst]] {
+        let (world, isolate) = shop(&limits);
+        for _ in 0..3 {
+            assert_eq!(ask(&isolate, "/items/1").status, 200);
+            world.pass(1_000);
+        }
+        world.pass(2_000);
+        let (refused, at_ms) = (ask(&isolate, "/items/1"), world.now_ms());
+        assert_eq!(refused.status, 429);
+        assert_eq!(refused.json()["violated-policies"], json!(["burst"]));
+        let told_s: u64 = refused.get("retry-after").parse().unwrap();
+        // The first of the three is five seconds old.
+        assert!((5..=7).contains(&told_s), "{told_s}");
+        let again = ask(&isolate, "/items/1");
+        assert_eq!((again.status, again.trips), (429, 0), "it is remembered");
+        let look = admin(&isolate, "GET", &format!("/-/limits/item?id={CLIENT}"), "").json();
+        for shown in look["limits"].as_array().unwrap() {
+            let used = match shown["name"].as_str() {
+                Some("burst") => 3,
+                _ => 5,
+            };
+            assert_eq!(shown["used"], json!(used), "{shown}");
+        }
+        world.pass((at_ms + (told_s - 1) * 1_000 - 200).saturating_sub(world.now_ms()));
+        assert_eq!(ask(&isolate, "/items/1").status, 429);
+        world.pass((at_ms + told_s * 1_000).saturating_sub(world.now_ms()));
+        assert_eq!(ask(&isolate, "/items/1").status, 200);
+    }
+}
+
+/// A miss that may not be paid for takes nothing from the limits beside that one either.
+#[test]
+fn a_miss_that_is_refused_takes_nothing_from_any_limit() {
+    let (world, isolate) = shop(&[
+        json!({ "name": "burst", "requests": 2, "window": "60s", "by": "ip" }),
+        json!({ "name": "miss", "requests": 5, "window": "3s", "by": "ip", "cost": { "hit": 0, "miss": 5 } }),
+    ]);
+    assert_eq!(ask(&isolate, "/items/1").status, 200);
+    world.pass(1_000);
+    for _ in 0..4 {
+        let refused = ask(&isolate, "/items/2");
+        assert_eq!(refused.status, 429);
+        assert_eq!(refused.json()["violated-policies"], json!(["miss"]));
+    }
+    let refused = ask(&isolate, "/items/2");
+    world.pass(refused.get("retry-after").parse::<u64>().unwrap() * 1_000);
+    assert_eq!(ask(&isolate, "/items/2").status, 200);
+    assert!(world.immortal_keys().is_empty());
+}
+
+/// Where the quota returns later than the ban ends, the ban names that time.
+#[test]
+fn a_ban_names_no_time_at_which_the_quota_is_still_spent() {
+    let limit = json!({ "name": "burst", "requests": 5, "window": "20m", "by": "ip",
+        "penalty": { "after": 5, "base": "10s", "max": "20s" } });
+    let (world, isolates) = world(&limit);
+    world.origin(|_| Says::json(&json!({})));
+    let one = &isolates[..1];
+    let banned = hammer(&world, one);
+    let told_s: u64 = banned.get("retry-after").parse().unwrap();
+    assert!(told_s > 1_000, "{told_s}");
+    world.pass(told_s * 1_000);
+    assert_eq!(ask(&one[0], "/plain").status, 200);
+}
+
 /// Who waits for another's fill does not pay for it.
 #[test]
 fn one_of_a_crowd_pays_for_the_miss() {
@@ -158,6 +240,33 @@ fn a_reset_ends_a_ban() {
     for isolate in &isolates {
         ask(isolate, "/plain");
         assert_eq!(ask(isolate, "/plain").status, 200);
+    }
+}
+
+/// A ban is of an address whatever the limit counts, so a reset by address ends it, also where
+/// no limit of the route counts addresses.
+#[test]
+fn a_reset_by_address_ends_a_ban_for_another_ones_limit() {
+    for by in ["user", "header:x-key"] {
+        let limit = json!({ "name": "burst", "requests": 5, "window": "60s", "by": by,
+            "penalty": { "after": 5, "base": "1h", "max": "2h" } });
+        let (world, isolates) = world(&limit);
+        world.origin(|_| Says::json(&json!({})));
+        hammer(&world, &isolates);
+        world.pass(2_000);
+        for isolate in &isolates {
+            ask(isolate, "/plain");
+            assert!(is_banned(&ask(isolate, "/plain")), "{by}");
+        }
+        let target = format!("/-/limits/plain?id={CLIENT}");
+        let served = admin(&isolates[0], "DELETE", &target, "");
+        assert_eq!(served.status, 200, "{}", served.text());
+        assert!(!is_banned(&ask(&isolates[0], "/plain")), "{by}");
+        world.pass(6_000);
+        for isolate in &isolates {
+            ask(isolate, "/plain");
+            assert!(!is_banned(&ask(isolate, "/plain")), "{by}");
+        }
     }
 }
 

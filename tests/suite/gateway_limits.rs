@@ -97,6 +97,14 @@ fn a_look_charges_nothing() {
         used(&isolate, "/-/limits/book?id=header%3Dx-api-key%3Dk1")[2],
         all(&[("key", 1)])[0]
     );
+    // As a key has it, put into the URL as it is: the URL's own codes are decoded first.
+    isolate.ask(Ask::get("/books/1").header("cf-connecting-ip", "2001:db8::1"));
+    let of_network = used(&isolate, "/-/limits/book?id=2001%3Adb8%3A%3A%2F64");
+    assert_eq!(of_network[0], ("burst".to_owned(), 1));
+    let ask = Ask::get("/books/1").header("x-api-key", "a b");
+    isolate.ask(ask.header("cf-connecting-ip", "2001:db8::1"));
+    let of_key = used(&isolate, "/-/limits/book?id=header=x-api-key=a%20b");
+    assert_eq!(of_key[2], ("key".to_owned(), 1));
     assert_eq!(
         used(&isolate, "/-/limits/*?id=198.51.100.200")[0].0,
         "default"

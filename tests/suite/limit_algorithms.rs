@@ -96,6 +96,28 @@ fn a_refusal_names_the_time_when_it_fits() {
     }
 }
 
+/// Not even where a limit was made smaller than what has been used of it.
+#[test]
+fn who_takes_nothing_is_not_refused_by_a_limit_that_is_overfull() {
+    for algorithm in ALL {
+        let (desk, limit) = (Desk::new(), ten(algorithm));
+        assert_eq!(admitted(&desk, &limit, 10), 10);
+        let smaller = Limit {
+            requests: 4,
+            ..costing(&limit, 0)
+        };
+        for limits in [vec![smaller.clone()], vec![smaller.clone(), minute(1)]] {
+            for isolate in [&desk, &desk.beside()] {
+                let verdict = isolate.check(&limits).verdict;
+                match verdict {
+                    Verdict::Refused { violated, .. } => assert_eq!(violated, ["minute"]),
+                    verdict => assert_eq!(verdict, Verdict::Admitted, "{algorithm:?}"),
+                }
+            }
+        }
+    }
+}
+
 /// A request of cost 0 looks and is never refused, and nothing is charged for it.
 #[test]
 fn a_cost_of_nothing_only_looks() {

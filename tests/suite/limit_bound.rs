@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use edgeweir::limit::{RESIDUAL_MS, Verdict, Window};
-use edgeweir::policy::{By, Cost, Limit, Per};
+use edgeweir::limit::{Checked, RESIDUAL_MS, Verdict, Window};
+use edgeweir::policy::{Algorithm, By, Cost, Limit, Per};
 use edgeweir::redis::RedisErrorKind;
+use futures_util::future::join_all;
 
 use crate::sim::clock::Sim;
-use crate::sim::desk::Desk;
+use crate::sim::desk::{Desk, minute};
 use crate::sim::history::{histories, most_in_any_window};
 use crate::sim::redis::FakeRedis;
 use crate::sim::traffic::{Asked, Isolate, Outcomes, send};
@@ -61,6 +62,16 @@ impl Case {
             limits
                 .iter_mut()
                 .for_each(|limit| limit.window_ms = window_ms);
+        }
+        if rng.chance(35) {
+            // Has room for fewer than the first one, and must not change what that one admits.
+            let (first, requests) = (&limits[0], limits[0].requests / 3);
+            limits.push(Limit {
+                requests: requests.max(first.cost.miss),
+                name: "shadow".to_owned(),
+                shadow: true,
+                ..first.clone()
+            });
         }
         let buckets = limits
             .iter()
@@ -229,6 +240,9 @@ impl Case {
         for (base, stretches) in histories(&redis.ran.borrow(), &outcomes.admitted) {
             let name = base.rsplit_once(':').unwrap().1;
             let limit = self.limits.iter().find(|limit| limit.name == name).unwrap();
+            if limit.shadow {
+                continue;
+            }
             for stretch in stretches {
                 let most = most_in_any_window(&stretch.admitted, limit.window_ms * 1000);
                 let allowed = u64::from(limit.requests) + stretch.crossed;
@@ -317,6 +331,39 @@ fn draw_arrivals(rng: &mut Rng, limits: &[Limit], timeout_ms: u64) -> Vec<u64> {
     }
     arrivals_us.sort_unstable();
     arrivals_us
+}
+
+/// What a shadow has no room for is admitted: so it stands where it counts, also when a clock is
+/// half a minute slow and nobody knows it yet.
+#[test]
+fn a_spent_shadow_does_not_loosen_the_limit_beside_it() {
+    for algorithm in [Algorithm::SlidingWindow, Algorithm::SlidingLog] {
+        let desk = Desk::new();
+        let real = Limit {
+            algorithm,
+            ..minute(100)
+        };
+        let shadow = Limit {
+            name: "shadow".to_owned(),
+            requests: 10,
+            shadow: true,
+            ..real.clone()
+        };
+        let limits = [real, shadow];
+        desk.wait(20_000);
+        desk.isolate.edge.skew_us.set(-30_000_000);
+        let at_once = (0..100).map(|_| desk.check_later(&limits, Vec::new()));
+        let checked = desk.sim.block_on(join_all(at_once.collect::<Vec<_>>()));
+        let is_admitted = |checked: &&Checked| checked.verdict == Verdict::Admitted;
+        let first = checked.iter().filter(is_admitted).count();
+        checked.iter().for_each(|checked| desk.send(checked));
+        assert!(first >= 90, "{algorithm:?}: {first}");
+        desk.wait(33_000);
+        let other = desk.beside();
+        let after: Vec<Checked> = (0..100).map(|_| other.check(&limits)).collect();
+        let second = after.iter().filter(is_admitted).count();
+        assert!(first + second <= 100, "{algorithm:?}: {first} and {second}");
+    }
 }
 
 /// Random limits, costs, isolates, raw clocks hours apart, latencies to beyond the

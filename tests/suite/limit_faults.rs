@@ -3,12 +3,12 @@
 
 use std::slice::from_ref;
 
-use edgeweir::limit::Verdict;
-use edgeweir::policy::{By, Limit, RedisDown};
+use edgeweir::limit::{self, Verdict};
+use edgeweir::policy::{Algorithm, By, Limit, RedisDown};
 use edgeweir::redis::{Command, RedisErrorKind, Reply};
 
-use crate::sim::desk::{Desk, EPOCH, costing, minute};
-use crate::sim::traffic::limit;
+use crate::sim::desk::{Desk, EPOCH, TIMEOUT_MS, charge, costing, minute};
+use crate::sim::traffic::{Isolate, limit};
 use crate::sim::{Fault, Passage, Rng, first_seed};
 
 fn late(request_us: u64, response_us: u64) -> Passage {
@@ -142,9 +142,123 @@ fn the_local_mode_goes_on_from_the_last_word() {
     };
     assert_eq!(checked.quotas[0].remaining, 0);
     assert_eq!(checked.quotas[0].reset_ms, retry_after_ms);
-    desk.wait(retry_after_ms);
+    // Twenty seconds of the epoch are over.
+    assert!(retry_after_ms <= 40_000, "{retry_after_ms}");
+    // A failed trip takes 2 ms.
+    desk.wait(retry_after_ms - 5);
+    down();
+    assert_ne!(desk.check(from_ref(&limit)).verdict, Verdict::Admitted);
+    desk.wait(3);
     down();
     assert_eq!(desk.check(from_ref(&limit)).verdict, Verdict::Admitted);
+}
+
+/// What an isolate had of a limit it keeps when the epoch turns without Redis: the time that it
+/// names does not fall on a smaller share.
+#[test]
+fn the_local_mode_keeps_its_share_across_epochs() {
+    let desk = Desk::new();
+    let limit = minute(20);
+    // Of all other keys this isolate has hardly anything.
+    let crowded = limit_of_others(&desk);
+    desk.admit(from_ref(&limit), 15);
+    let down = || desk.break_next(Fault::Before(RedisErrorKind::Open));
+    for _ in 0..2 {
+        let refused_ms = loop {
+            down();
+            match desk.check(from_ref(&limit)).verdict {
+                Verdict::Refused { retry_after_ms, .. } => break retry_after_ms,
+                verdict => assert_eq!(verdict, Verdict::Admitted),
+            }
+        };
+        desk.wait(refused_ms);
+        down();
+        let verdict = desk.check(from_ref(&limit)).verdict;
+        assert_eq!(verdict, Verdict::Admitted, "after {refused_ms} ms");
+    }
+    drop(crowded);
+}
+
+/// Keys that another isolate charges much more.
+fn limit_of_others(desk: &Desk) -> Vec<Limit> {
+    let other = desk.beside();
+    let limits: Vec<Limit> = (0..4)
+        .map(|at| limit(&format!("other{at}"), 100, 60_000, By::Ip))
+        .collect();
+    for limit in &limits {
+        desk.admit(from_ref(limit), 2);
+        other.admit(from_ref(limit), 30);
+        desk.admit(from_ref(limit), 1);
+    }
+    limits
+}
+
+/// A shadow refuses nobody, not even where nothing is known of it.
+#[test]
+fn a_shadow_of_a_redis_that_is_down_refuses_nobody() {
+    let mut desk = Desk::new();
+    desk.redis_down = RedisDown::Closed;
+    let shadow = Limit {
+        shadow: true,
+        ..minute(2)
+    };
+    for limits in [vec![shadow.clone()], vec![shadow, minute(5)]] {
+        desk.break_next(Fault::Before(RedisErrorKind::Transport));
+        let expected = match limits.len() {
+            1 => Verdict::Admitted,
+            _ => Verdict::Unavailable,
+        };
+        assert_eq!(desk.check(&limits).verdict, expected);
+    }
+}
+
+/// A bucket that an operator has reset, or a flush, is made anew by an isolate that knows of
+/// neither: it ends all the same.
+#[test]
+fn a_bucket_that_was_deleted_ends_when_it_is_made_anew() {
+    let desk = Desk::new();
+    let limit = Limit {
+        algorithm: Algorithm::TokenBucket { burst: 5 },
+        ..minute(10)
+    };
+    for limit in [limit.clone(), costing(&limit, 0)] {
+        desk.admit(from_ref(&limit), 2);
+        desk.redis.evict("ratelimit:id:route:minute:tat");
+        let checked = desk.check(from_ref(&limit));
+        desk.send(&checked);
+        let ttls = desk.redis.ttls_ms(desk.sim.now_us());
+        let ttl = ttls.get("ratelimit:id:route:minute:tat");
+        assert!(ttl.is_some_and(Option::is_some), "{ttls:?}");
+    }
+}
+
+/// A reset by an isolate that does not know Redis' time yet is of the epoch that is, not of
+/// the one that its own clock says.
+#[test]
+fn a_reset_is_of_redis_own_epoch() {
+    let desk = Desk::new();
+    let limit = Limit {
+        algorithm: Algorithm::FixedWindow,
+        ..minute(5)
+    };
+    desk.admit(from_ref(&limit), 5);
+    desk.wait(20_000);
+    let other = desk.beside();
+    other.isolate.edge.skew_us.set(30_000_000);
+    let Isolate { edge, memory } = other.isolate.clone();
+    let of = limit.clone();
+    let (used, after) = desk.sim.block_on(async move {
+        let charges = [charge(&of)];
+        let used = limit::peek(&memory, &edge, TIMEOUT_MS, &charges).await;
+        let fresh = std::cell::RefCell::default();
+        let reset = limit::reset(&fresh, &edge, TIMEOUT_MS, &charges).await;
+        (used.map(|quotas| quotas[0].remaining), reset)
+    });
+    assert_eq!((used, after), (Ok(0), Ok(())));
+    assert_eq!(
+        desk.beside().check(from_ref(&limit)).verdict,
+        Verdict::Admitted
+    );
 }
 
 /// The local mode's own bound and return: at most L in any trailing window of one
@@ -191,6 +305,51 @@ fn the_local_mode_is_an_honest_window() {
             let sum: u32 = inside.map(|(_, cost)| cost).sum();
             assert!(sum <= limit.requests, "{sum}; EDGEWEIR_SEED={seed}");
         }
+    }
+}
+
+/// A token bucket stays one while Redis is down: its burst at once and its rate after that,
+/// whichever of the two is larger.
+#[test]
+fn the_local_mode_keeps_a_buckets_burst_and_rate() {
+    for (burst, before) in [(10, 0), (10, 4), (300, 0), (300, 120)] {
+        let desk = Desk::new();
+        let limit = Limit {
+            algorithm: Algorithm::TokenBucket { burst },
+            ..minute(100)
+        };
+        desk.admit(from_ref(&limit), before as usize);
+        let mut refused_ms = 0;
+        let mut admit = |wait_ms: u64, tries: u32| {
+            let mut admitted = 0;
+            for _ in 0..tries {
+                desk.break_next(Fault::Before(RedisErrorKind::Open));
+                match desk.check(from_ref(&limit)).verdict {
+                    Verdict::Admitted => admitted += 1,
+                    Verdict::Refused { retry_after_ms, .. } => refused_ms = retry_after_ms,
+                    other => panic!("{other:?}"),
+                }
+                desk.wait(wait_ms);
+            }
+            admitted
+        };
+        let at_once = admit(0, burst + 5);
+        let left = burst - before;
+        // A failed trip takes some milliseconds, in which the bucket leaks.
+        assert!(
+            (left..=left + burst / 20 + 1).contains(&at_once),
+            "{at_once} of {left}"
+        );
+        // Three minutes are more than any of them needs to fill.
+        let after = admit(300, 600);
+        assert!(
+            (270..=330).contains(&after),
+            "{after} in three minutes, burst {burst}"
+        );
+        assert!(
+            refused_ms <= 62_000,
+            "to wait {refused_ms} ms is not its rate"
+        );
     }
 }
 

@@ -148,7 +148,9 @@ impl Edge {
 impl Random for Edge {
     /// Different for every request of a run.
     fn random(&self) -> u128 {
-        u128::from(Rng::new(self.sim.now_us() << 20 ^ self.redis.trips.get()).next())
+        let drawn = self.redis.draws.get();
+        self.redis.draws.set(drawn + 1);
+        u128::from(Rng::new(self.sim.now_us() << 20 ^ drawn).next())
     }
 }
 

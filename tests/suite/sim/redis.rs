@@ -30,6 +30,8 @@ pub struct Ran {
 
 #[derive(Default)]
 pub struct FakeRedis {
+    /// Random numbers drawn by all isolates.
+    pub draws: Cell<u64>,
     keys: RefCell<BTreeMap<String, Value>>,
     pub hashes: Hashes,
     /// Keys that begin with `views:`.
