@@ -86,7 +86,9 @@ pub async fn pay<P: Ports>(visit: &Visit<'_, P>) -> bool {
     }
     let returns: Vec<_> = bill.receipts.drain(..).collect();
     drop(bill);
-    send(visit, returns.iter().filter_map(Receipt::of_refusal));
+    let now_ms = visit.now_ms();
+    let back = |receipt: &Receipt| receipt.of_refusal(limits, now_ms);
+    send(visit, returns.iter().filter_map(back));
     false
 }
 
@@ -94,7 +96,9 @@ pub async fn pay<P: Ports>(visit: &Visit<'_, P>) -> bool {
 pub fn settle<P: Ports>(visit: &Visit<'_, P>, has_failed: bool) {
     let receipts = std::mem::take(&mut visit.bill.borrow_mut().receipts);
     if has_failed {
-        send(visit, receipts.iter().filter_map(Receipt::of_failure));
+        let now_ms = visit.now_ms();
+        let back = |receipt: &Receipt| receipt.of_failure(&visit.gateway.limits, now_ms);
+        send(visit, receipts.iter().filter_map(back));
     }
 }
 

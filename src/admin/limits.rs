@@ -69,7 +69,9 @@ async fn peek<P: Ports>(
     query: &Query,
 ) -> Result<Value<'static>, Failure> {
     let gateway = visit.gateway;
-    let named = query.id.as_deref().map(Named::parse).transpose()?;
+    let named = (query.id.as_deref())
+        .map(|id| Named::parse(id, gateway))
+        .transpose()?;
     // What operators say now, whatever this isolate knew.
     let fields = controls::read(visit).await?;
     let charges = charges(gateway, limited, |limit| match limit.by {
@@ -127,7 +129,7 @@ async fn reset<P: Ports>(
         return Err(bad("say whose counts begin anew: `id`"));
     };
     let gateway = visit.gateway;
-    let named = Named::parse(id)?;
+    let named = Named::parse(id, gateway)?;
     let charges = charges(gateway, limited, |limit| {
         let is_own = query.all || limit.per == Per::Route;
         named.id(gateway, limit).filter(|_| is_own)
@@ -176,7 +178,7 @@ fn target<'p>(
     let id = match &query.id {
         None => None,
         Some(text) => {
-            let id = Named::parse(text)?.id(gateway, limit);
+            let id = Named::parse(text, gateway)?.id(gateway, limit);
             Some(id.ok_or_else(|| bad("this limit does not count by that `id`"))?)
         }
     };

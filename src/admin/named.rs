@@ -23,7 +23,7 @@ pub enum Named {
 
 impl Named {
     /// An address, `user:NAME`, `header:VALUE`, or an id as it stands in keys.
-    pub fn parse(text: &str) -> Result<Self, Failure> {
+    pub fn parse(text: &str, gateway: &Gateway) -> Result<Self, Failure> {
         if let Some(user) = text.strip_prefix("user:") {
             return Ok(Self::User(Client {
                 address: None,
@@ -39,8 +39,8 @@ impl Named {
                 user: None,
             }));
         }
-        match as_in_keys(text).filter(|id| is_id(id)) {
-            Some(id) => Ok(Self::Raw(id)),
+        match as_in_keys(text, gateway) {
+            Some(named) => Ok(named),
             None => Err(bad(
                 "`id` is an address, user:NAME, header:VALUE, or an id as it stands in keys",
             )),
@@ -52,7 +52,11 @@ impl Named {
     pub fn banned(&self, gateway: &Gateway) -> Option<String> {
         match self {
             Self::Address(client) => Some(client.limit_id(gateway, &By::Ip, None)),
-            Self::Raw(id) => Some(id.clone()),
+            Self::Raw(id) => {
+                let is_other =
+                    id == "global" || id.starts_with("user=") || id.starts_with("header=");
+                (!is_other).then(|| id.clone())
+            }
             Self::User(_) | Self::Header(_) => None,
         }
     }
@@ -76,22 +80,28 @@ impl Named {
 }
 
 /// The id of a key or a report. Put into a URL as it is, one with codes in it arrives here
-/// decoded.
-fn as_in_keys(text: &str) -> Option<String> {
+/// decoded; hashed ones have none.
+fn as_in_keys(text: &str, gateway: &Gateway) -> Option<Named> {
     if is_id(text) {
-        return Some(text.to_owned());
+        return Some(Named::Raw(text.to_owned()));
     }
+    let defaults = &gateway.policy.defaults;
     let coded = match text.split_once('=') {
+        _ if defaults.hash_ids => return None,
         Some(("user", user)) => ["user=", &encode_id(user)].concat(),
         Some(("header", field)) => {
             let (name, value) = field.split_once('=')?;
             ["header=", &encode_id(name), "=", &encode_id(value)].concat()
         }
         _ => {
-            let (address, _) = text.split_once('/')?;
-            address.parse::<Ipv6Addr>().ok()?;
-            encode_id(text)
+            let (address, prefix) = text.split_once('/')?;
+            let is_ours = prefix.parse() == Ok(defaults.address.ipv6_prefix);
+            let address: Ipv6Addr = address.parse().ok().filter(|_| is_ours)?;
+            return Some(Named::Address(Client {
+                address: Some(address.into()),
+                user: None,
+            }));
         }
     };
-    Some(coded)
+    is_id(&coded).then_some(Named::Raw(coded))
 }

@@ -27,12 +27,12 @@ impl Alone {
     fn new(memory: &Memory, rule: &Rule<'_>, now_ms: u64) -> Self {
         let spot = memory.spot(rule, now_ms);
         let known = memory.last_word(rule, spot);
-        let (share, charged) = share(memory, rule, now_ms);
+        let (share, charged) = memory.share(rule, spot);
         // Whoever has the smallest share may still ask.
         let own_most = (rule.capacity() * share).div_ceil(SHARES).max(rule.cost());
         if rule.window.is_bucket() {
             // A bucket of its own, as much smaller, leaks as much slower, and was as full.
-            let own = memory.local.level(rule, share, now_ms);
+            let own = memory.local.level(rule, leak(rule, share), now_ms);
             let own = own.unwrap_or_else(|| (known * share).div_ceil(SHARES));
             return Self {
                 count: own,
@@ -59,15 +59,12 @@ impl Alone {
     }
 }
 
-/// The share, and what of it was charged. Of a bucket at least one request leaks in a window, as
-/// at least one fits in the others.
-fn share(memory: &Memory, rule: &Rule<'_>, now_ms: u64) -> (u64, u64) {
-    let (share, charged) = memory.share(rule, memory.spot(rule, now_ms));
-    let least = match rule.window.is_bucket() {
-        true => (rule.cost() * SHARES).div_ceil(u64::from(rule.requests.max(1))),
-        false => 0,
-    };
-    (share.max(least.min(SHARES)), charged)
+/// At which share of its rate a bucket leaks here: at least one request's dearest cost in a window,
+/// as at least one fits.
+fn leak(rule: &Rule<'_>, share: u64) -> u64 {
+    let cost = u64::from(rule.limit.cost.miss.max(1));
+    let least = (cost * SHARES).div_ceil(u64::from(rule.requests.max(1)));
+    share.max(least.min(SHARES))
 }
 
 /// How long until `room` units fit if nobody else asks: what counts only becomes less with
@@ -107,9 +104,9 @@ pub(super) fn refusals(memory: &Memory, rules: &[&Rule<'_>], now_ms: u64) -> Vec
 pub(super) fn admit(memory: &mut Memory, rules: &[&Rule<'_>], now_ms: u64) {
     for rule in rules {
         if rule.window.is_bucket() {
-            let (share, _) = share(memory, rule, now_ms);
+            let (share, _) = memory.share(rule, memory.spot(rule, now_ms));
             let level = Alone::new(memory, rule, now_ms).own;
-            memory.local.pour(rule, share, level, now_ms);
+            memory.local.pour(rule, leak(rule, share), level, now_ms);
         }
         memory.local.add(rule, now_ms);
     }

@@ -82,7 +82,7 @@ impl Local {
     /// What is in a token bucket then, of what there is now, where it leaks at a share of the
     /// rate; `None`: nothing was ever poured into it here.
     pub fn level(&self, rule: &Rule<'_>, share: u64, then_ms: u64) -> Option<u64> {
-        let poured = self.rings.get(&rule.base)?.poured?;
+        let poured = self.rings.get(&rule.base)?.poured_at(rule, then_ms)?;
         let unit_us = rule.window.unit_us().max(1);
         Some(poured.at(then_ms, share).div_ceil(unit_us))
     }
@@ -91,7 +91,7 @@ impl Local {
     pub fn pour(&mut self, rule: &Rule<'_>, share: u64, level: u64, now_ms: u64) {
         let unit_us = rule.window.unit_us();
         let ring = self.ring(rule, now_ms);
-        let before_us = match ring.poured {
+        let before_us = match ring.poured_at(rule, now_ms) {
             Some(poured) => poured.at(now_ms, share),
             None => level.saturating_mul(unit_us),
         };
@@ -175,7 +175,14 @@ impl Local {
         {
             let bucket_ms = bucket_ms(&meter);
             let ring = self.rings.use_or_default(&meter.base);
-            ring.poured = ring.poured.or(poured);
+            ring.poured = match (ring.poured, poured) {
+                // Filled anew meanwhile, from what was known before.
+                (Some(new), Some(old)) => Some(Poured {
+                    us: new.us.saturating_add(old.at(new.at_ms, SHARES)),
+                    ..new
+                }),
+                (new, old) => new.or(old),
+            };
             for (at_ms, units) in counts {
                 ring.advance(ring.newest.max(at_ms / bucket_ms));
                 if let Some(count) = ring.slot(at_ms / bucket_ms) {
@@ -248,6 +255,12 @@ impl Ring {
                 *count = 0;
             }
         }
+    }
+
+    /// Nothing of a time that is far in the future: the clock was set back.
+    fn poured_at(&self, rule: &Rule<'_>, then_ms: u64) -> Option<Poured> {
+        let latest_ms = then_ms.saturating_add(rule.window.life_ms());
+        self.poured.filter(|poured| poured.at_ms <= latest_ms)
     }
 
     /// Of what is in it, all that is not older than the ring in that bucket.

@@ -382,9 +382,14 @@ impl Memory {
     /// How long until what this isolate refused last fits, also when it no longer repeats that.
     pub(super) fn told_ms(&self, rule: &Rule<'_>, now_ms: u64) -> u64 {
         let refusal = self.entries.get(&rule.base).and_then(|entry| entry.refusal);
-        let same = refusal.filter(|refusal| refusal.requests == rule.requests);
+        // A cheaper request may fit sooner.
+        let same = refusal
+            .filter(|refusal| refusal.requests == rule.requests && refusal.cost <= rule.cost());
         let fits_at_ms = same.map_or(0, |refusal| refusal.fits_at_ms);
-        fits_at_ms.saturating_sub(self.label(rule.shard, now_ms))
+        // A clock that was set back does not prolong it.
+        fits_at_ms
+            .saturating_sub(self.label(rule.shard, now_ms))
+            .min(2 * rule.window.life_ms())
     }
 
     pub(super) fn remember(

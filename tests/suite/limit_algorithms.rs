@@ -172,9 +172,10 @@ fn a_failure_costs_what_the_limit_says() {
         for _ in 0..2 {
             let checked = desk.check(from_ref(&limit));
             assert_eq!(checked.verdict, Verdict::Admitted, "{algorithm:?}");
-            let returns = checked.receipts.iter().filter_map(Receipt::of_failure);
+            let now_ms = desk.sim.now_us() / 1_000;
+            let back = |receipt: &Receipt| receipt.of_failure(&desk.isolate.memory, now_ms);
             desk.send(&Checked {
-                deferred: returns.collect(),
+                deferred: checked.receipts.iter().filter_map(back).collect(),
                 ..checked
             });
         }
@@ -184,6 +185,40 @@ fn a_failure_costs_what_the_limit_says() {
         };
         assert_eq!(admitted(&desk, &cheap, 12), 8, "{algorithm:?}");
     }
+}
+
+/// What has leaked from a bucket meanwhile is not given back: it would take out others' units.
+#[test]
+fn a_late_refund_takes_nothing_from_those_who_came_later() {
+    let desk = Desk::new();
+    let bucket = Limit {
+        cost: Cost {
+            hit: 0,
+            miss: 5,
+            error: 0,
+        },
+        ..ten(Algorithm::TokenBucket { burst: 10 })
+    };
+    let plain = costing(&bucket, 1);
+    let refund = |checked: Checked| {
+        let now_ms = desk.sim.now_us() / 1_000;
+        let back = |receipt: &Receipt| receipt.of_failure(&desk.isolate.memory, now_ms);
+        desk.send(&Checked {
+            deferred: checked.receipts.iter().filter_map(back).collect(),
+            ..checked
+        });
+    };
+    let checked = desk.check(from_ref(&bucket));
+    desk.wait(61_000);
+    assert_eq!(admitted(&desk, &plain, 12), 10);
+    refund(checked);
+    assert_eq!(admitted(&desk, &plain, 5), 0, "all of it has leaked");
+    desk.wait(61_000);
+    // A unit leaks in six seconds: three of five have, and a part of the next.
+    let checked = desk.check(from_ref(&bucket));
+    desk.wait(20_000);
+    refund(checked);
+    assert_eq!(admitted(&desk, &plain, 20), 9, "one is not leaked whole");
 }
 
 /// Every key that a limit leaves behind ends, and no later than its counts need it.
