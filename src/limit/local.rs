@@ -3,8 +3,9 @@
 //! A ring of buckets by the local clock, exact for this isolate: the ring spans a
 //! whole window and the bucket under way, so that never more than the limit is
 //! admitted here in any trailing window. Of a token bucket it only keeps what Redis must be
-//! told; what counts leaks as it does from the bucket, at the rate that is this isolate's share. Other isolates are not counted. What was counted
-//! is charged to Redis once it is back. A ring takes about 500 bytes with its key.
+//! told; what counts leaks at the rate that is this isolate's share. Other isolates are not
+//! counted. What was counted is charged to Redis once it is back. A ring takes about 500
+//! bytes with its key.
 
 use super::memory::SHARES;
 use super::meter::Meter;

@@ -205,6 +205,16 @@ fn hammer(world: &World, isolates: &[Isolate]) -> Served {
     panic!("nobody is banned within half a minute");
 }
 
+/// Until every isolate knows of it.
+fn ban_everywhere(world: &World, isolates: &[Isolate]) {
+    hammer(world, isolates);
+    world.pass(2_000);
+    for isolate in isolates {
+        ask(isolate, "/plain");
+        assert!(is_banned(&ask(isolate, "/plain")));
+    }
+}
+
 fn is_banned(served: &Served) -> bool {
     served.text().contains("abnormal-usage-detected")
 }
@@ -217,12 +227,7 @@ fn a_reset_ends_a_ban() {
         "penalty": { "after": 5, "base": "1h", "max": "2h" } });
     let (world, isolates) = world(&limit);
     world.origin(|_| Says::json(&json!({})));
-    hammer(&world, &isolates);
-    world.pass(2_000);
-    for isolate in &isolates {
-        ask(isolate, "/plain");
-        assert!(is_banned(&ask(isolate, "/plain")));
-    }
+    ban_everywhere(&world, &isolates);
     let reset = |id: &str| {
         let target = format!("/-/limits/plain?id={id}");
         let served = admin(&isolates[0], "DELETE", &target, "");
@@ -252,12 +257,7 @@ fn a_reset_by_address_ends_a_ban_for_another_ones_limit() {
             "penalty": { "after": 5, "base": "1h", "max": "2h" } });
         let (world, isolates) = world(&limit);
         world.origin(|_| Says::json(&json!({})));
-        hammer(&world, &isolates);
-        world.pass(2_000);
-        for isolate in &isolates {
-            ask(isolate, "/plain");
-            assert!(is_banned(&ask(isolate, "/plain")), "{by}");
-        }
+        ban_everywhere(&world, &isolates);
         let target = format!("/-/limits/plain?id={CLIENT}");
         let served = admin(&isolates[0], "DELETE", &target, "");
         assert_eq!(served.status, 200, "{}", served.text());
